@@ -1,0 +1,202 @@
+package registrytest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// AssertEqual fails the test unless the two registries hold the same; see [Equal].
+func AssertEqual(t testing.TB, sourceURL, destinationURL string, repositories ...string) {
+	t.Helper()
+	if err := Equal(t.Context(), sourceURL, destinationURL, repositories...); err != nil {
+		t.Errorf("%s and %s differ:\n%v", sourceURL, destinationURL, err)
+	}
+}
+
+// Equal compares two registries by repository, tag and digest, and follows every tag's manifest through indexes and
+// subjects down to the last blob: manifests must have the same bytes, blobs must be there with the size that their
+// descriptor says. Without repositories it compares all that either catalog names; a repository without tags is the
+// same as none. Every difference is in the error.
+//
+// A subject that the source does not have may be missing at the destination too, and so may a layer that is not to be
+// distributed: the specifications allow both.
+func Equal(ctx context.Context, sourceURL, destinationURL string, repositories ...string) error {
+	c := comparison{source: NewClient(sourceURL), destination: NewClient(destinationURL)}
+	defer c.source.Close()
+	defer c.destination.Close()
+	if len(repositories) == 0 {
+		var err error
+		if repositories, err = c.catalogs(ctx); err != nil {
+			return err
+		}
+	}
+	for _, repository := range repositories {
+		if err := c.repository(ctx, repository); err != nil {
+			return err
+		}
+	}
+	return errors.Join(c.differences...)
+}
+
+// comparison gathers differences; its methods return an error only where they could not look.
+type comparison struct {
+	source, destination *Client
+	differences         []error
+}
+
+func (c *comparison) differ(format string, args ...any) {
+	c.differences = append(c.differences, fmt.Errorf(format, args...))
+}
+
+func (c *comparison) catalogs(ctx context.Context) ([]string, error) {
+	source, err := c.source.Repositories(ctx)
+	if err != nil {
+		return nil, err
+	}
+	destination, err := c.destination.Repositories(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := append(source, destination...)
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+func (c *comparison) repository(ctx context.Context, repository string) error {
+	source, err := c.source.Tags(ctx, repository)
+	if err != nil {
+		return fmt.Errorf("tags of %s at the source: %w", repository, err)
+	}
+	destination, err := c.destination.Tags(ctx, repository)
+	if err != nil {
+		return fmt.Errorf("tags of %s at the destination: %w", repository, err)
+	}
+	for _, tag := range slices.Sorted(maps.Keys(destination)) {
+		if _, ok := source[tag]; !ok {
+			c.differ("%s:%s: only at the destination (%s)", repository, tag, destination[tag])
+		}
+	}
+	seen := map[string]bool{}
+	for _, tag := range slices.Sorted(maps.Keys(source)) {
+		switch digest, ok := destination[tag]; {
+		case !ok:
+			c.differ("%s:%s: not at the destination (%s)", repository, tag, source[tag])
+		case digest != source[tag]:
+			c.differ("%s:%s: %s at the source, %s at the destination", repository, tag, source[tag], digest)
+		default:
+			if err := c.manifest(ctx, repository, digest, false, seen); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// manifest compares one manifest and all below it. optional is for subjects, which need not exist.
+func (c *comparison) manifest(ctx context.Context, repository, digest string, optional bool, seen map[string]bool) error {
+	if seen[digest] {
+		return nil
+	}
+	seen[digest] = true
+	source, err := c.source.Manifest(ctx, repository, digest)
+	if IsAbsent(err) {
+		if !optional {
+			c.differ("%s@%s: not at the source itself", repository, digest)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("at the source: %w", err)
+	}
+	destination, err := c.destination.Manifest(ctx, repository, digest)
+	if IsAbsent(err) {
+		c.differ("%s@%s: manifest is not at the destination", repository, digest)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("at the destination: %w", err)
+	}
+	if !bytes.Equal(source.Bytes, destination.Bytes) {
+		c.differ("%s@%s: bytes of the manifest differ", repository, digest)
+	}
+	if source.MediaType != destination.MediaType {
+		c.differ("%s@%s: %s at the source, %s at the destination", repository, digest, source.MediaType, destination.MediaType)
+	}
+	return c.content(ctx, repository, digest, source.Bytes, seen)
+}
+
+// content compares what a manifest refers to.
+func (c *comparison) content(ctx context.Context, repository, digest string, manifest []byte, seen map[string]bool) error {
+	var doc document
+	if err := json.Unmarshal(manifest, &doc); err != nil {
+		c.differ("%s@%s: manifest does not parse: %w", repository, digest, err)
+		return nil
+	}
+	for _, child := range doc.Manifests {
+		compare := c.manifest
+		if !isManifest(child.MediaType) { // BuildKit's caches are indexes of layers
+			compare = func(ctx context.Context, repository, _ string, _ bool, _ map[string]bool) error {
+				return c.blob(ctx, repository, child)
+			}
+		}
+		if err := compare(ctx, repository, child.Digest, false, seen); err != nil {
+			return err
+		}
+	}
+	if doc.Subject != nil {
+		if err := c.manifest(ctx, repository, doc.Subject.Digest, true, seen); err != nil {
+			return err
+		}
+	}
+	blobs := doc.Layers
+	if doc.Config != nil {
+		blobs = append(blobs, *doc.Config)
+	}
+	for _, blob := range blobs {
+		if seen[blob.Digest] {
+			continue
+		}
+		seen[blob.Digest] = true
+		if err := c.blob(ctx, repository, blob); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *comparison) blob(ctx context.Context, repository string, blob descriptor) error {
+	foreign := len(blob.URLs) > 0 || strings.Contains(blob.MediaType, "nondistributable") ||
+		strings.Contains(blob.MediaType, "foreign")
+	sides := []struct {
+		name   string
+		client *Client
+	}{{"source", c.source}, {"destination", c.destination}}
+	for _, side := range sides {
+		size, err := side.client.BlobSize(ctx, repository, blob.Digest)
+		switch {
+		case IsAbsent(err) && foreign:
+		case IsAbsent(err):
+			c.differ("%s: blob %s is not at the %s", repository, blob.Digest, side.name)
+		case err != nil:
+			return fmt.Errorf("at the %s: %w", side.name, err)
+		case size != blob.Size:
+			c.differ("%s: blob %s has %d bytes at the %s, not %d", repository, blob.Digest, size, side.name, blob.Size)
+		}
+	}
+	return nil
+}
+
+func isManifest(mediaType string) bool {
+	switch mediaType {
+	case OCIManifest, OCIIndex, DockerManifest, DockerList:
+		return true
+	}
+	return false
+}
