@@ -1,0 +1,58 @@
+package database
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+const (
+	// postgresConnections bounds the pool of one process, the listener's connection not counted. A server has 100 by
+	// default: five processes fit.
+	postgresConnections = 16
+	// connectionLifetime makes connections move to the new address after a failover that changed a DNS name.
+	connectionLifetime = 30 * time.Minute
+	connectTimeout     = 10 * time.Second
+)
+
+// openPostgres opens a pool and starts the listener.
+func openPostgres(ctx context.Context, url string, logger *slog.Logger) (*DB, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		// The parser's text can quote the URL; its own redaction is best effort. So the cause stays unsaid.
+		return nil, errors.New("database: the Postgres URL cannot be parsed (not shown, for it may hold a password); " +
+			"expected postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=MODE, with % / @ : in the password percent-encoded")
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "antipode"
+	}
+	pool := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(boundIdleTransactions))
+	pool.SetMaxOpenConns(postgresConnections)
+	pool.SetMaxIdleConns(postgresConnections)
+	pool.SetConnMaxIdleTime(5 * time.Minute)
+	pool.SetConnMaxLifetime(connectionLifetime)
+	db := &DB{
+		dialect: Postgres, writer: pool, reader: pool, logger: logger, hub: newHub(), instance: rand.Text(),
+	}
+	if err := db.Ping(ctx); err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
+	db.stop = startListener(config, db.instance, db.hub, logger)
+	return db, nil
+}
+
+// boundIdleTransactions lets the server end a transaction whose client fell silent in the middle (stopped, or its
+// machine cut off), for it holds row locks that every other replica waits for. Set by a statement and not as a start-up
+// parameter, which connection poolers refuse.
+func boundIdleTransactions(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, "SET idle_in_transaction_session_timeout = '10s'")
+	return err
+}

@@ -1,0 +1,132 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// writeAttempts bounds how often Write runs a transaction that Postgres breaks off in favour of another.
+const writeAttempts = 10
+
+// Queryer reads. *sql.Tx and Tx are Queryers.
+type Queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// Tx is the transaction that Write hands to its function. It is for that function's goroutine and its duration alone.
+// Write commits it and rolls it back; the function must do neither.
+type Tx struct {
+	*sql.Tx
+
+	db     *DB
+	notify []string
+}
+
+// Write runs fn in one transaction and commits it. When it returns nil the transaction is durable; when it returns an
+// error the transaction was rolled back, or, if the connection broke during the commit, may have been committed all
+// the same. Writes must therefore be safe to repeat.
+//
+// On SQLite there is one writer at a time, in the order of arrival, and fn must be short and must not call Write. On
+// Postgres the isolation is READ COMMITTED, and a transaction that was broken off by a deadlock or a serialization
+// failure (SQLSTATE 40P01, 40001) runs again: fn must not act outside the database.
+func (db *DB) Write(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	for attempt := 1; ; attempt++ {
+		err := db.writeOnce(ctx, fn)
+		if err == nil || attempt == writeAttempts || !serialization(err) {
+			return classify(ctx, err)
+		}
+		if err := pause(ctx, attempt); err != nil {
+			return fmt.Errorf("database: write again after a conflict: %w", err)
+		}
+	}
+}
+
+func (db *DB) writeOnce(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	begun, err := db.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("database: begin: %w", err)
+	}
+	defer begun.Rollback() //nolint:errcheck // after a commit it has nothing to do; before one the cause is being returned
+	tx := &Tx{Tx: begun, db: db}
+	if err := fn(ctx, tx); err != nil {
+		return err
+	}
+	err = begun.Commit()
+	// Also after a failed commit, which may have taken effect: a wake may be spurious, but none may be missing.
+	for _, channel := range tx.notify {
+		db.hub.wake(channel)
+	}
+	return wrap("database: commit", err)
+}
+
+// pause waits a jittered moment before a transaction is run again.
+func pause(ctx context.Context, attempt int) error {
+	bound := time.Duration(attempt) * 10 * time.Millisecond
+	timer := time.NewTimer(rand.N(bound)) //nolint:gosec // jitter needs no secrecy
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// Read runs fn on one snapshot of the database: all its queries see the same commits. It cannot write. It never waits
+// for a writer. fn should be short: a snapshot that is held keeps SQLite from shrinking its log and Postgres from
+// vacuuming.
+func (db *DB) Read(ctx context.Context, fn func(ctx context.Context, q Queryer) error) error {
+	options := &sql.TxOptions{ReadOnly: true}
+	if db.dialect == Postgres {
+		options.Isolation = sql.LevelRepeatableRead
+	}
+	tx, err := db.reader.BeginTx(ctx, options)
+	if err != nil {
+		return classify(ctx, fmt.Errorf("database: begin to read: %w", err))
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing was written
+	return classify(ctx, fn(ctx, tx))
+}
+
+// Now is the database's clock: on Postgres the server's, so that replicas whose own clocks differ agree; on SQLite this
+// machine's. It moves on within a transaction.
+func (tx *Tx) Now(ctx context.Context) (time.Time, error) {
+	if tx.db.dialect == SQLite {
+		return time.Now().UTC(), nil
+	}
+	var now time.Time
+	if err := tx.QueryRowContext(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
+		return time.Time{}, fmt.Errorf("database: read the clock: %w", err)
+	}
+	return now.UTC(), nil
+}
+
+// Notify wakes everyone who listens on the channel once this transaction is committed: in this process, and on Postgres
+// in every other one on the same database. A transaction that is rolled back wakes nobody.
+func (tx *Tx) Notify(ctx context.Context, channel string) error {
+	if slices.Contains(tx.notify, channel) {
+		return nil
+	}
+	if tx.db.dialect == Postgres {
+		payload := tx.db.instance + " " + channel
+		if _, err := tx.ExecContext(ctx, "SELECT pg_notify($1, $2)", postgresChannel, payload); err != nil {
+			return fmt.Errorf("database: notify %s: %w", channel, err)
+		}
+	}
+	tx.notify = append(tx.notify, channel)
+	return nil
+}
+
+// SkipLocked ends a SELECT that claims rows: on Postgres it passes by what another transaction holds, on SQLite, which
+// has one writer, there is nothing to pass by.
+func (tx *Tx) SkipLocked() string {
+	if tx.db.dialect == Postgres {
+		return " FOR UPDATE SKIP LOCKED"
+	}
+	return ""
+}
