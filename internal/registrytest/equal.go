@@ -139,14 +139,16 @@ func (c *comparison) content(ctx context.Context, repository, digest string, man
 		c.differ("%s@%s: manifest does not parse: %w", repository, digest, err)
 		return nil
 	}
+	blobs := doc.Layers
+	if doc.Config != nil {
+		blobs = append(blobs, *doc.Config)
+	}
 	for _, child := range doc.Manifests {
-		compare := c.manifest
 		if !isManifest(child.MediaType) { // BuildKit's caches are indexes of layers
-			compare = func(ctx context.Context, repository, _ string, _ bool, _ map[string]bool) error {
-				return c.blob(ctx, repository, child)
-			}
+			blobs = append(blobs, child)
+			continue
 		}
-		if err := compare(ctx, repository, child.Digest, false, seen); err != nil {
+		if err := c.manifest(ctx, repository, child.Digest, false, seen); err != nil {
 			return err
 		}
 	}
@@ -154,10 +156,6 @@ func (c *comparison) content(ctx context.Context, repository, digest string, man
 		if err := c.manifest(ctx, repository, doc.Subject.Digest, true, seen); err != nil {
 			return err
 		}
-	}
-	blobs := doc.Layers
-	if doc.Config != nil {
-		blobs = append(blobs, *doc.Config)
 	}
 	for _, blob := range blobs {
 		if seen[blob.Digest] {

@@ -6,7 +6,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,7 +46,9 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	}
 	p := &Proxy{target: to, closed: make(chan struct{}), fault: func(*http.Request) Fault { return Fault{} }}
 	transport := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
-	p.server = httptest.NewServer(p.handler(transport))
+	// Started after the assignment: the handler reads the server's address.
+	p.server = httptest.NewUnstartedServer(p.handler(transport))
+	p.server.Start()
 	t.Cleanup(func() {
 		close(p.closed) // frees the requests that a Delay holds
 		p.server.CloseClientConnections()
@@ -122,9 +123,9 @@ func (p *Proxy) handler(transport http.RoundTripper) http.Handler {
 			select {
 			case <-fault.Delay:
 			case <-r.Context().Done():
-				return
+				panic(http.ErrAbortHandler)
 			case <-p.closed:
-				return
+				panic(http.ErrAbortHandler)
 			}
 		}
 		if fault.Cut < 0 {
@@ -195,7 +196,7 @@ func classify(path string) (kind, repository, reference string) {
 	parts := strings.Split(rest, "/")
 	kinds := map[string]string{"manifests": "manifest", "blobs": "blob", "referrers": "referrers"}
 	if n := len(parts); n >= 3 && kinds[parts[n-2]] != "" {
-		return kinds[parts[n-2]], strings.Join(slices.Clone(parts[:n-2]), "/"), parts[n-1]
+		return kinds[parts[n-2]], strings.Join(parts[:n-2], "/"), parts[n-1]
 	}
 	return "other", "", ""
 }
