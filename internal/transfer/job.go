@@ -1,0 +1,171 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/antipode-registry/antipode/internal/registry"
+)
+
+// trust is how much of what is believed to be at the destination is taken for granted. A copy starts with trustIndex and
+// goes down a step each time that the destination says something is missing which was taken for granted.
+type trust int
+
+const (
+	trustIndex   trust = iota // what the Index has is not looked at again
+	trustMounts               // every blob is asked for; a mount that the destination grants is believed
+	trustNothing              // every blob is uploaded
+)
+
+func (t trust) String() string { return [...]string{"index", "mounts", "nothing"}[t] }
+
+// errIndexLied says that the destination does not have a root that the Index has.
+var errIndexLied = errors.New("the destination has lost what was recorded of it")
+
+// job is one Copy.
+type job struct {
+	*Copier
+	req      Request
+	progress progress
+
+	// assumed counts what the present attempt did not upload itself. Without any, a complaint about something missing
+	// cannot be healed by trusting less.
+	assumed atomic.Int64
+
+	mu      sync.Mutex
+	result  Result
+	written map[string]bool // references of the root, done
+}
+
+func newJob(c *Copier, req Request) *job {
+	return &job{Copier: c, req: req, progress: progress{report: req.Progress}, written: make(map[string]bool)}
+}
+
+// run makes attempts, each with less trust, until one completes or fails for another reason than a missing part.
+func (j *job) run(ctx context.Context) error {
+	level := trustIndex
+	if j.req.Repair {
+		level = trustNothing
+	}
+	if err := checkDigest(j.req.Root.Digest); err != nil {
+		return j.wrap(err)
+	}
+	for ; ; level++ {
+		g, err := j.attempt(ctx, level)
+		missing := errors.Is(err, registry.ErrBlobUnknown) || errors.Is(err, errIndexLied)
+		if !missing || level == trustNothing || j.assumed.Load() == 0 {
+			return j.wrap(j.settle(ctx, err))
+		}
+		j.logger.WarnContext(ctx, "the destination lacks what was taken for granted; the graph is done again",
+			"repository", j.req.Repository, "digest", j.req.Root.Digest, "trusted", level.String(), "error", err)
+		if err := j.index.Forget(ctx, j.req.Repository, g.digests()...); err != nil {
+			return j.wrap(fmt.Errorf("forget what the destination lacks: %w", err))
+		}
+	}
+}
+
+func (j *job) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("copy %s@%s: %w", j.req.Repository, j.req.Root.Digest, err)
+}
+
+// attempt does the whole graph once. The graph is returned, as far as it was discovered, in case of an error too.
+func (j *job) attempt(ctx context.Context, level trust) (*graph, error) {
+	j.assumed.Store(0)
+	j.progress.restart()
+	g := newGraph(j.req.Root)
+	known, err := j.known(ctx, level, g.root.desc.Digest)
+	if err != nil {
+		return g, err
+	}
+	if known {
+		j.assumed.Add(1)
+		return g, j.retag(ctx, g)
+	}
+	if err := j.discover(ctx, level, g); err != nil {
+		return g, err
+	}
+	j.noteDiscovered(g)
+	if err := j.copyBlobs(ctx, level, g); err != nil {
+		return g, err
+	}
+	if err := j.putChildren(ctx, g); err != nil {
+		return g, err
+	}
+	return g, j.writeRoot(ctx, g.root.manifest)
+}
+
+// known tells whether digest may be taken to be in the repository with all below it.
+func (j *job) known(ctx context.Context, level trust, digest string) (bool, error) {
+	if level != trustIndex {
+		return false, nil
+	}
+	has, err := j.index.Has(ctx, j.req.Repository, digest)
+	if err != nil {
+		return false, fmt.Errorf("look up %s: %w", digest, err)
+	}
+	return has, nil
+}
+
+func (j *job) record(ctx context.Context, digest string) error {
+	if err := j.index.Record(ctx, j.req.Repository, digest); err != nil {
+		return fmt.Errorf("record %s: %w", digest, err)
+	}
+	return nil
+}
+
+// noteDiscovered puts into the result what reading the manifests showed.
+func (j *job) noteDiscovered(g *graph) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.result.Skipped = g.skipped
+	j.result.Subject = g.root.document.subject
+}
+
+// settle turns an error that comes after some tag was written into the errors of the tags that were not. A stop by the
+// fence or the context stays an error: it is about the writer and not about a tag.
+func (j *job) settle(ctx context.Context, err error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var stop *stopError
+	if err == nil || len(j.written) == 0 || ctx.Err() != nil || errors.As(err, &stop) {
+		return err
+	}
+	for _, tag := range j.req.Tags {
+		if !j.written[tag] && j.result.TagErrors[tag] == nil {
+			j.noteTagError(tag, err)
+		}
+	}
+	return nil
+}
+
+// read counts bytes that came from the source.
+func (j *job) read(n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.result.Bytes += int64(n)
+}
+
+// noteTagError needs j.mu.
+func (j *job) noteTagError(tag string, err error) {
+	if j.result.TagErrors == nil {
+		j.result.TagErrors = make(map[string]error)
+	}
+	j.result.TagErrors[tag] = err
+}
+
+func (j *job) snapshot() Result {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r := j.result
+	r.Skipped = slices.Clone(r.Skipped)
+	r.TagErrors = maps.Clone(r.TagErrors)
+	return r
+}

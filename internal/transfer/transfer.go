@@ -1,0 +1,156 @@
+// Package transfer copies one manifest graph (an image, an index with its children, an artifact) from one registry to
+// another: byte for byte, with the fewest requests that can do it, and never leaving a tag on something incomplete.
+//
+// # What it guarantees
+//
+//   - Order. Blobs first, then child manifests from the leaves upward, then the root under each tag. A tag therefore
+//     never names a graph that is not complete, wherever the process is killed.
+//   - Exactness. Every manifest and every blob is checked against its digest and its size on the way. The last bytes of
+//     a blob are handed to the upload only when the digest of the whole matched, so that wrong bytes are not committed
+//     even by a registry that does not check them itself.
+//   - Economy. A new image of N layers costs N+2 requests at the source and 2(N+1)+1 at the destination. What the Index
+//     remembers costs none; what another repository of the destination has is mounted; a blob that another copy is
+//     moving right now is waited for; an interrupted download goes on at the byte where it broke.
+//   - Healing. The Index is a memory, not the truth. When the destination says that something is missing, what was
+//     remembered is forgotten and the graph is done again with less trust (see trust).
+//   - Memory does not depend on the size of blobs. Manifests of one graph are held until they are written, within
+//     maxManifestBytes.
+//
+// # What it refuses
+//
+// Docker image manifests of schema 1, and manifests of a media type whose references are not known: their completeness
+// could not be promised. Such refusals match ErrUnsupported. Layers that are marked as non-distributable and name the
+// URLs to have them from are not copied and are listed in Result.Skipped.
+//
+// A subject is not a child: copying a referrer does not pull in what it refers to (OCI distribution-spec v1.1,
+// "Pushing Manifests with Subject", allows a subject that is absent).
+package transfer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/antipode-registry/antipode/internal/registry"
+)
+
+// ErrUnsupported is matched by the error of Copy when the graph holds something that cannot be replicated exactly,
+// whatever is tried again: schema 1, a manifest of unknown type, a malformed or ambiguous manifest, a graph beyond the
+// bounds.
+var ErrUnsupported = errors.New("cannot be replicated")
+
+// Source is where a graph is read from. *registry.Registry implements it. It must be safe for concurrent use.
+type Source interface {
+	Manifest(ctx context.Context, repository, reference string) (registry.Manifest, error)
+	Blob(ctx context.Context, repository string, desc registry.Descriptor, offset int64) (io.ReadCloser, error)
+}
+
+// Destination is where a graph is written to. *registry.Registry implements it. It must be safe for concurrent use.
+type Destination interface {
+	Manifest(ctx context.Context, repository, reference string) (registry.Manifest, error)
+	PutBlob(ctx context.Context, repository string, desc registry.Descriptor, mountFrom string,
+		content func() (io.ReadCloser, error)) (mounted bool, err error)
+	PutManifest(ctx context.Context, repository, reference string, m registry.Manifest) error
+}
+
+// Index remembers what the destination holds. Content is a blob, or a manifest whose whole sub-graph was written. It
+// may be out of date: a wrong answer costs requests, not correctness. It must be safe for concurrent use.
+type Index interface {
+	Has(ctx context.Context, repository, digest string) (bool, error)
+	Locate(ctx context.Context, digest string) (repository string, ok bool, err error)
+	Record(ctx context.Context, repository string, digests ...string) error
+	Forget(ctx context.Context, repository string, digests ...string) error
+}
+
+// Options of a Copier. The zero value is usable.
+type Options struct {
+	Blobs   int          // blobs in flight over all copies; 0 = 8
+	Logger  *slog.Logger // nil = nothing is logged
+	Metrics *Metrics     // nil = nothing is counted
+}
+
+// Request says which graph goes where.
+type Request struct {
+	Source           Source
+	SourceRepository string
+	Repository       string       // on the destination
+	Root             registry.Tag // digest, media type and size (bytes; 0 = not known); Name is not used
+
+	// Tags are written last, each a PutManifest of the root's bytes. Without any the root is written by its digest.
+	Tags []string
+
+	// Progress hears of bytes: those done and those to do, of blobs alone. Total grows while manifests are read; what
+	// is mounted or was there already counts as done. Calls come from many goroutines but never overlap. Both numbers
+	// start anew when the graph has to be done again. It may be nil, and must not block.
+	Progress func(done, total int64)
+
+	// Fence is asked right before each write of the root. Its error stops the writes and is returned. It may be nil.
+	Fence func(ctx context.Context) error
+
+	// Repair uploads everything, whatever the Index remembers and whatever could be mounted: for content that was
+	// found damaged in the destination.
+	Repair bool
+}
+
+// Result says what a Copy did. It is filled as far as things went when Copy returns an error.
+type Result struct {
+	Bytes        int64            // of blobs, read from the source
+	BlobsCopied  int              // uploaded
+	BlobsMounted int              // taken from a repository of the destination
+	Skipped      []string         // "DIGEST (MEDIA TYPE)" of each non-distributable layer that was not copied
+	Subject      string           // digest of the root's subject; "" = none, or the root's manifest was not read
+	TagErrors    map[string]error // tags that could not be written; nil = none
+}
+
+const defaultBlobs = 8
+
+// Copier copies graphs to one destination. It is safe for concurrent use; copies share the bound on blobs in flight and
+// wait for each other's blobs instead of copying them twice.
+type Copier struct {
+	dst     Destination
+	index   Index
+	logger  *slog.Logger
+	metrics *Metrics
+	blobs   int
+	slots   *semaphore.Weighted // first come, first served, so that a small copy waits for one blob and not for a copy
+	flights flights
+
+	// mountsBlindly is cleared once the destination answers an error, instead of opening an upload, to a mount of a
+	// blob that it does not have. From then on only blobs that the Index located are tried to be mounted.
+	mountsBlindly atomic.Bool
+}
+
+// New returns a Copier that writes to dst and remembers in index.
+func New(dst Destination, index Index, opts Options) *Copier {
+	if opts.Blobs <= 0 {
+		opts.Blobs = defaultBlobs
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := &Copier{
+		dst: dst, index: index, logger: opts.Logger, metrics: opts.Metrics,
+		blobs: opts.Blobs, slots: semaphore.NewWeighted(int64(opts.Blobs)),
+	}
+	c.mountsBlindly.Store(true)
+	return c
+}
+
+// Copy brings the graph of req.Root to the destination and writes req.Tags.
+//
+// A nil error means that the graph is complete at the destination; tags that could not be written are in
+// Result.TagErrors, each with its reason, and do not keep their siblings from being written. An error means that the
+// graph could not be completed and no tag was written, or that req.Fence or ctx stopped the writes midway. It matches
+// registry.ErrNotFound when something vanished from the source meanwhile (list again), ErrUnsupported when another
+// attempt is of no use, and names the chain of manifests down to what failed. Blobs that were done by then are
+// remembered: the next attempt does not copy them again. When one blob fails, those under way are finished for the
+// same reason and no other is begun.
+func (c *Copier) Copy(ctx context.Context, req Request) (Result, error) {
+	j := newJob(c, req)
+	err := j.run(ctx)
+	return j.snapshot(), err
+}

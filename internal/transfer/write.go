@@ -1,0 +1,140 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/antipode-registry/antipode/internal/registry"
+)
+
+// maxUnavailable is after how many tags in a row that met an unavailable destination the others are not tried: each
+// try is a series of its own, with waits, and what is unavailable is not so for one tag.
+const maxUnavailable = 3
+
+// putChildren writes the manifests below the root, from the leaves upward. Each is recorded once it is written, for all
+// that it refers to is there by then.
+func (j *job) putChildren(ctx context.Context, g *graph) error {
+	for _, row := range g.rows() {
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(manifestReads)
+		for _, n := range row {
+			group.Go(func() error {
+				if err := j.dst.PutManifest(ctx, j.req.Repository, n.desc.Digest, n.manifest); err != nil {
+					return fmt.Errorf("write %s: %w", n.path(), err)
+				}
+				return j.record(ctx, n.desc.Digest)
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// retag writes the tags of a root that is there already. Its bytes come from the destination: the source is farther.
+func (j *job) retag(ctx context.Context, g *graph) error {
+	if len(j.req.Tags) == 0 {
+		return nil
+	}
+	root := g.root
+	m, err := checked(j.dst.Manifest(ctx, j.req.Repository, root.desc.Digest))(root.desc)
+	switch {
+	case errors.Is(err, registry.ErrNotFound), errors.Is(err, registry.ErrMalformed):
+		return fmt.Errorf("%s: %w: %w", root.path(), errIndexLied, err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", root.path(), err)
+	}
+	if root.document, err = parse(m.Bytes, m.MediaType, root.desc.MediaType); err != nil {
+		return fmt.Errorf("%s: %w", root.path(), err)
+	}
+	// For Forget, should the destination miss some of it.
+	if _, _, err := g.expand(root); err != nil {
+		return fmt.Errorf("%s: %w", root.path(), err)
+	}
+	j.noteDiscovered(g)
+	m.MediaType, m.Digest, m.Size = root.document.mediaType, root.desc.Digest, int64(len(m.Bytes))
+	return j.writeRoot(ctx, m)
+}
+
+// writeRoot writes the root under each tag, or under its digest where there is none. It is the last thing a copy does.
+func (j *job) writeRoot(ctx context.Context, m registry.Manifest) error {
+	if len(j.req.Tags) == 0 {
+		return j.putRoot(ctx, m.Digest, m)
+	}
+	unavailable := 0
+	for _, tag := range j.req.Tags {
+		if j.settled(tag) {
+			continue
+		}
+		if unavailable >= maxUnavailable {
+			j.tagFailed(tag, fmt.Errorf("not tried, the tags before it failed: %w", registry.ErrUnavailable))
+			continue
+		}
+		err := j.putRoot(ctx, tag, m)
+		var stop *stopError
+		switch {
+		case err == nil:
+			unavailable = 0
+		case errors.As(err, &stop), errors.Is(err, registry.ErrBlobUnknown):
+			return err
+		case errors.Is(err, registry.ErrUnavailable):
+			unavailable++
+			j.tagFailed(tag, err)
+		default:
+			unavailable = 0
+			j.tagFailed(tag, err)
+		}
+	}
+	return nil
+}
+
+// stopError ends the writes: it is not about one reference.
+type stopError struct{ err error }
+
+func (e *stopError) Error() string { return e.err.Error() }
+func (e *stopError) Unwrap() error { return e.err }
+
+func (j *job) putRoot(ctx context.Context, reference string, m registry.Manifest) error {
+	if j.req.Fence != nil {
+		if err := j.req.Fence(ctx); err != nil {
+			return &stopError{fmt.Errorf("before writing %s: %w", reference, err)}
+		}
+	}
+	if err := j.dst.PutManifest(ctx, j.req.Repository, reference, m); err != nil {
+		err = fmt.Errorf("write %s: %w", reference, err)
+		if ctx.Err() != nil {
+			return &stopError{err}
+		}
+		return err
+	}
+	if j.markWritten(reference) {
+		if err := j.record(ctx, m.Digest); err != nil {
+			return &stopError{err}
+		}
+	}
+	return nil
+}
+
+// markWritten tells whether this is the first reference that was written.
+func (j *job) markWritten(reference string) (first bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.written[reference] = true
+	return len(j.written) == 1
+}
+
+func (j *job) settled(tag string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.written[tag] || j.result.TagErrors[tag] != nil
+}
+
+func (j *job) tagFailed(tag string, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.noteTagError(tag, err)
+}
