@@ -1,0 +1,198 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+)
+
+// Kinds of requests, for metrics.
+const (
+	kindBase      = "base"
+	kindCatalog   = "catalog"
+	kindTags      = "tags"
+	kindManifest  = "manifest"
+	kindBlob      = "blob"
+	kindUpload    = "upload"
+	kindReferrers = "referrers"
+	kindToken     = "token"
+)
+
+const (
+	maxErrorBody = 64 << 10 // bytes of an answer that is read for its errors alone
+	maxManifest  = 4 << 20  // bytes; the limit that the distribution specification recommends
+	maxPage      = 16 << 20 // bytes of one page of a listing; 2.8 sends all tags in one
+)
+
+// call is what the layers below need to know about a request. It travels in the request's context, because the
+// authorization client stands between the methods and the transport.
+type call struct {
+	op         string
+	kind       string
+	repository string
+	reference  string
+	path       string   // of the request itself; requests to other paths are for tokens, or redirected
+	actions    []string // on repository
+	scopes     []string // further ones
+	limit      int64    // bytes of the answer that are read at most
+	stream     bool     // the body of the request (PUT) or of a successful answer (GET) is of any size
+}
+
+type callKey struct{}
+
+func callFrom(ctx context.Context) call {
+	c, _ := ctx.Value(callKey{}).(call)
+	return c
+}
+
+// answer is a response that has been read whole.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	length int64    // Content-Length; -1 = not said
+	url    *url.URL // what was asked, before any redirect
+}
+
+// on fills in what calls about a repository share.
+func (c call) on(repository, reference string, actions ...string) call {
+	c.repository, c.reference, c.actions = repository, reference, actions
+	return c
+}
+
+// url returns the registry's address of path, which holds no character that needs escaping: names are validated.
+func (r *Registry) url(path string, query url.Values) *url.URL {
+	return &url.URL{Scheme: r.base.Scheme, Host: r.base.Host, Path: path, RawQuery: query.Encode()}
+}
+
+// get asks for the call's path.
+func (r *Registry) get(ctx context.Context, c call, header http.Header) (*answer, error) {
+	return r.exchange(ctx, c, http.MethodGet, r.url(c.path, nil), header, nil)
+}
+
+// exchange sends a request whose body is in memory and returns the answer, read up to the call's limit.
+func (r *Registry) exchange(
+	ctx context.Context, c call, method string, target *url.URL, header http.Header, body []byte,
+) (*answer, error) {
+	var reader io.Reader
+	if body != nil {
+		reader = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target.String(), reader)
+	if err != nil {
+		return nil, r.invalid(c, err)
+	}
+	for key, values := range header {
+		req.Header[key] = values
+	}
+	resp, err := r.send(c, req)
+	if err != nil {
+		return nil, err
+	}
+	return r.read(c, target, resp)
+}
+
+// send puts the call into the request's context, with the scopes that it needs, so that one token is asked for and
+// covers the whole operation.
+func (r *Registry) send(c call, req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	scopes := c.scopes
+	if scope := auth.ScopeRepository(c.repository, c.actions...); scope != "" {
+		scopes = append([]string{scope}, scopes...)
+	}
+	c.path = req.URL.Path
+	ctx = auth.WithScopesForHost(context.WithValue(ctx, callKey{}, c), r.base.Host, scopes...)
+	resp, err := r.client.Do(req.WithContext(ctx))
+	if errors.Is(err, context.Canceled) && foreignCancel(req.Context(), err) && req.Body == nil {
+		resp, err = r.client.Do(req.WithContext(ctx))
+	}
+	if err != nil {
+		return nil, r.unanswered(req.Context(), c, err)
+	}
+	return resp, nil
+}
+
+// foreignCancel reports whether err is the cancellation of somebody else: simultaneous requests share one token
+// request, which ends for all of them when the one that sent it is cancelled.
+func foreignCancel(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
+}
+
+// unanswered makes the error of a request that ended without a response.
+func (r *Registry) unanswered(ctx context.Context, c call, err error) *Error {
+	var fromURL *url.Error
+	if errors.As(err, &fromURL) {
+		err = fromURL.Err // the address may hold a signature, and the error names host and reference anyway
+	}
+	var token *errcode.ErrorResponse
+	switch {
+	case ctx.Err() != nil:
+		return r.fail(c, 0, fmt.Errorf("given up: %w", context.Cause(ctx)))
+	case errors.Is(err, auth.ErrBasicCredentialNotFound):
+		return r.fail(c, http.StatusUnauthorized, fmt.Errorf("%w: no credentials for this registry", ErrUnauthorized))
+	case errors.As(err, &token):
+		return r.refusedToken(c, token)
+	case foreignCancel(ctx, err):
+		return r.fail(c, 0, fmt.Errorf("%w: %v", ErrUnavailable, err)) //nolint:errorlint // not this caller's cancellation
+	}
+	return r.fail(c, 0, fmt.Errorf("%w: %w", ErrUnavailable, err))
+}
+
+// refusedToken makes the error of a token service that did not give a token.
+func (r *Registry) refusedToken(c call, token *errcode.ErrorResponse) *Error {
+	reason := ErrUnauthorized
+	if retryableStatus(token.StatusCode) || token.StatusCode >= http.StatusInternalServerError {
+		reason = ErrUnavailable
+	}
+	detail := http.StatusText(token.StatusCode)
+	if len(token.Errors) > 0 {
+		detail = token.Errors.Error()
+	}
+	return r.fail(c, token.StatusCode, fmt.Errorf("%w: token service %s: %s", reason, token.URL.Host, detail))
+}
+
+// read takes a response that the transport has buffered already.
+func (r *Registry) read(c call, target *url.URL, resp *http.Response) (*answer, error) {
+	defer func() { _ = resp.Body.Close() }() // in memory: closing cannot fail
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, r.fail(c, resp.StatusCode, fmt.Errorf("%w: %w", ErrUnavailable, err))
+	}
+	return &answer{
+		status: resp.StatusCode, header: resp.Header, body: body, length: resp.ContentLength, url: target,
+	}, nil
+}
+
+// sameOrigin resolves ref, as a registry sent it, against base and refuses to leave the registry for it: the request
+// that follows carries credentials.
+func (r *Registry) sameOrigin(base *url.URL, ref string) (*url.URL, error) {
+	parsed, err := url.Parse(ref)
+	if err != nil {
+		return nil, fmt.Errorf("address %q: %w", shorten(ref, 100), err)
+	}
+	target := base.ResolveReference(parsed)
+	if target.Scheme != r.base.Scheme || !strings.EqualFold(hostPort(target), hostPort(r.base)) {
+		return nil, fmt.Errorf("it points to %s://%s and not to the registry at %s", target.Scheme, target.Host, r.base)
+	}
+	target.User = nil
+	return target, nil
+}
+
+// hostPort is the host with its port, be it said or implied.
+func hostPort(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return u.Hostname() + ":" + port
+	}
+	if u.Scheme == "https" {
+		return u.Hostname() + ":443"
+	}
+	return u.Hostname() + ":80"
+}

@@ -1,0 +1,234 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+const (
+	maxTries  = 4
+	firstWait = 200 * time.Millisecond // doubles with each try
+	// heldUpload is how much of an upload is sent under a slot of the budget: small blobs entirely, large ones not for
+	// the hours that they may take.
+	heldUpload = 4 << 20
+)
+
+// transport sends requests under the budget, counts them, watches over their progress, and tries again what can be
+// tried again without doing harm: reads, deletes and writes of a manifest after no answer, a broken one, 408, 429 or
+// 5xx; anything without a streamed body after 429, 503 or a failed connection, for then the registry has not begun.
+// Answers are read whole under the slot, but for the body of a successful blob download.
+type transport struct {
+	next   http.RoundTripper
+	budget *budget
+	counts *counts
+}
+
+func newTransport(next http.RoundTripper, b *budget, c *counts) *transport {
+	return &transport{next: next, budget: b, counts: c}
+}
+
+// CloseIdleConnections is what http.Client.CloseIdleConnections looks for.
+func (t *transport) CloseIdleConnections() {
+	if closer, ok := t.next.(interface{ CloseIdleConnections() }); ok {
+		closer.CloseIdleConnections()
+	}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	c := callFrom(req.Context())
+	if req.Response == nil && req.URL.Path != c.path {
+		c.kind, c.limit = kindToken, maxErrorBody*2
+	}
+	for try := 1; ; try++ {
+		resp, err := t.try(req, c, try)
+		if try == maxTries || !again(req, c, resp, err) {
+			return resp, err
+		}
+		if waitErr := backOff(req.Context(), try); waitErr != nil {
+			return resp, err
+		}
+	}
+}
+
+// again reports whether the try has failed in a way that another may mend.
+func again(req *http.Request, c call, resp *http.Response, err error) bool {
+	if req.Context().Err() != nil {
+		return false
+	}
+	upload := c.stream && req.Method == http.MethodPut
+	if upload || (req.Body != nil && req.Body != http.NoBody && req.GetBody == nil) {
+		return false
+	}
+	if notBegun(resp, err) {
+		return true
+	}
+	switch req.Method {
+	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodPut:
+		return err != nil || retryableStatus(resp.StatusCode)
+	}
+	return false
+}
+
+// notBegun reports whether the registry certainly has not acted on the request.
+func notBegun(resp *http.Response, err error) bool {
+	if err != nil {
+		var dial *net.OpError
+		return errors.As(err, &dial) && dial.Op == "dial"
+	}
+	return overloaded(resp.StatusCode)
+}
+
+func overloaded(status int) bool {
+	return status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
+}
+
+func retryableStatus(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// backOff waits before the try after try: twice as long each time, spread by half so that requests which failed
+// together do not come back together.
+func backOff(ctx context.Context, try int) error {
+	wait := firstWait << (try - 1)
+	wait = wait/2 + rand.N(wait) //nolint:gosec // spreads load; nothing secret hangs on it
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// try sends the request once.
+func (t *transport) try(req *http.Request, c call, number int) (*http.Response, error) {
+	body, err := bodyOf(req, number)
+	if err != nil {
+		return nil, err
+	}
+	held, err := t.hold(req.Context())
+	if err != nil {
+		closeBody(body)
+		return nil, err
+	}
+	defer held.release()
+	began := time.Now()
+	watch := newWatchdog(req.Context())
+	attempt := t.attempt(req, body, watch, held)
+	watch.expect(headerTimeout)
+	resp, err := t.next.RoundTrip(attempt)
+	if err != nil {
+		defer watch.done()
+		t.counts.answered(req.Method, c.kind, nil, time.Since(began))
+		return nil, watch.explain(err)
+	}
+	resp.Request = req
+	if c.stream && req.Method == http.MethodGet && resp.StatusCode/100 == 2 {
+		t.settle(req.Method, c, resp, began)
+		watch.rest()
+		resp.Body = &watchedBody{ReadCloser: resp.Body, watch: watch, counts: t.counts}
+		return resp, nil
+	}
+	err = t.buffer(resp, c, watch)
+	if err != nil {
+		t.counts.answered(req.Method, c.kind, nil, time.Since(began))
+		return nil, err
+	}
+	t.settle(req.Method, c, resp, began)
+	return resp, nil
+}
+
+// attempt is the request as it is handed on: its context and its body are watched, and so is the body that the standard
+// transport asks for when a connection from its pool turns out to be dead.
+func (t *transport) attempt(req *http.Request, body io.ReadCloser, w *watchdog, held *slot) *http.Request {
+	attempt := req.WithContext(w.ctx)
+	if body == nil || body == http.NoBody {
+		return attempt
+	}
+	watched := func(body io.ReadCloser) io.ReadCloser {
+		return &watchedUpload{ReadCloser: body, watch: w, counts: t.counts, held: held, size: req.ContentLength}
+	}
+	attempt.Body = watched(body)
+	if req.GetBody != nil {
+		attempt.GetBody = func() (io.ReadCloser, error) {
+			again, err := req.GetBody()
+			if err != nil {
+				return nil, err
+			}
+			return watched(again), nil
+		}
+	}
+	return attempt
+}
+
+// settle counts an answer and lets the budget learn from it.
+func (t *transport) settle(method string, c call, resp *http.Response, began time.Time) {
+	t.counts.answered(method, c.kind, resp, time.Since(began))
+	switch {
+	case overloaded(resp.StatusCode):
+		t.budget.throttle(began, retryAfter(resp.Header, time.Now()))
+	case resp.StatusCode < http.StatusInternalServerError:
+		t.budget.succeeded()
+	}
+}
+
+// buffer reads the body whole, one byte more than the limit at most: the reader of the answer sees by that byte that it
+// was too long. It ends the watch.
+func (t *transport) buffer(resp *http.Response, c call, watch *watchdog) error {
+	defer watch.done()
+	limit := c.limit
+	if limit == 0 || resp.StatusCode/100 != 2 {
+		limit = maxErrorBody
+	}
+	body := &watchedBody{ReadCloser: resp.Body, watch: watch, counts: t.counts}
+	content, err := io.ReadAll(io.LimitReader(body, limit+1))
+	_ = resp.Body.Close() // whatever it may say, the body is here
+	if err != nil {
+		return watch.explain(err)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(content))
+	return nil
+}
+
+// bodyOf is the request's body for the try of that number: the first is the request's own.
+func bodyOf(req *http.Request, number int) (io.ReadCloser, error) {
+	if number == 1 || req.Body == nil || req.Body == http.NoBody {
+		return req.Body, nil
+	}
+	return req.GetBody()
+}
+
+func closeBody(body io.Closer) {
+	if body != nil {
+		_ = body.Close() // nothing was read from it
+	}
+}
+
+// retryAfter reads the header's two forms (RFC 9110, section 10.2.3); without a usable one it is zero.
+func retryAfter(header http.Header, now time.Time) time.Duration {
+	value := header.Get("Retry-After")
+	if value == "" {
+		return 0
+	}
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second //nolint:gosec // 31 bits
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}

@@ -1,0 +1,247 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+const (
+	// cancelTimeout bounds the request that drops a failed upload; it runs when the caller's context may be over.
+	cancelTimeout = 10 * time.Second
+	// askFirst is the size of a blob from which on the registry is asked to agree before bytes are sent (Expect:
+	// 100-continue), so that an expired token or an overload costs no transfer. Below, the round trip costs more.
+	askFirst = 1 << 20
+)
+
+// PutBlob makes repository hold a blob. With mountFrom, which may be repository itself, the registry is first asked to
+// take the blob from there (distribution specification, "Mounting a blob from another repository"); mounted says that
+// it did. Otherwise the upload that this same request has opened goes on ("POST then PUT"), in one PUT.
+//
+// Content is called when the first byte is needed, so never for a mount, and is read once, unbuffered. It is called
+// again only when the registry has refused the PUT because the token expired, after a new one was obtained: a stream
+// cannot be rewound. An error of content's comes back wrapped but not as this registry's, so that it keeps the side it
+// is about. An upload that fails or is cancelled is dropped at the registry, for which PutBlob may take ten seconds
+// longer than ctx.
+func (r *Registry) PutBlob(
+	ctx context.Context, repository string, desc Descriptor, mountFrom string,
+	content func() (io.ReadCloser, error),
+) (mounted bool, err error) {
+	c := call{op: "write blob", kind: kindUpload, limit: maxErrorBody}.
+		on(repository, desc.Digest, auth.ActionPull, auth.ActionPush)
+	if err := errors.Join(ValidRepository(repository), validBlob(desc)); err != nil {
+		return false, r.invalid(c, err)
+	}
+	c.path = "/v2/" + repository + "/blobs/uploads/"
+	location, err := r.openUpload(ctx, c, desc, mountFrom)
+	if err != nil || location == nil {
+		return err == nil, err
+	}
+	if err := r.upload(ctx, c, location, desc, content); err != nil {
+		r.dropUpload(ctx, c, location)
+		return false, err
+	}
+	return false, nil
+}
+
+// openUpload returns where the upload goes on, or nil when the blob was mounted. A mount that is refused for a reason
+// of its own, such as no access to the other repository, becomes a plain upload.
+func (r *Registry) openUpload(ctx context.Context, c call, desc Descriptor, mountFrom string) (*url.URL, error) {
+	if mountFrom == "" {
+		return r.startUpload(ctx, c, nil, desc)
+	}
+	if err := ValidRepository(mountFrom); err != nil {
+		return nil, r.invalid(c, fmt.Errorf("mount from: %w", err))
+	}
+	mount := c
+	mount.op = "mount blob from " + mountFrom + " as"
+	mount.scopes = []string{auth.ScopeRepository(mountFrom, auth.ActionPull)}
+	location, err := r.startUpload(ctx, mount, url.Values{"mount": {desc.Digest}, "from": {mountFrom}}, desc)
+	var refused *Error
+	if errors.As(err, &refused) && refused.Status/100 == 4 && !errors.Is(err, ErrUnavailable) {
+		return r.startUpload(ctx, c, nil, desc)
+	}
+	return location, err
+}
+
+// startUpload sends the POST.
+func (r *Registry) startUpload(ctx context.Context, c call, query url.Values, desc Descriptor) (*url.URL, error) {
+	a, err := r.exchange(ctx, c, http.MethodPost, r.url(c.path, query), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case a.status == http.StatusAccepted:
+		location, err := r.location(a)
+		if err != nil {
+			return nil, r.malformed(c, a.status, "%w", err)
+		}
+		return location, nil
+	case a.status == http.StatusCreated && query != nil:
+		if said := a.header.Get(headerDigest); said != "" && said != desc.Digest {
+			return nil, r.malformed(c, a.status, "mounted %s instead", said)
+		}
+		return nil, nil
+	}
+	return nil, r.unexpected(c, a)
+}
+
+// location reads where an upload goes on.
+func (r *Registry) location(a *answer) (*url.URL, error) {
+	said := a.header.Get("Location")
+	if said == "" {
+		return nil, errors.New("upload without a Location")
+	}
+	location, err := r.sameOrigin(a.url, said)
+	if err != nil {
+		return nil, fmt.Errorf("header Location: %w", err)
+	}
+	return location, nil
+}
+
+// upload sends the blob's bytes in one PUT.
+func (r *Registry) upload(
+	ctx context.Context, c call, location *url.URL, desc Descriptor, content func() (io.ReadCloser, error),
+) error {
+	c.stream = true
+	source := &blobSource{open: content, size: desc.Size}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, withDigest(location, desc.Digest).String(), nil)
+	if err != nil {
+		return r.invalid(c, err)
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	req.Body = http.NoBody
+	if desc.Size > 0 {
+		req.Body, req.GetBody, req.ContentLength = source.reader(), source.again, desc.Size
+	}
+	if desc.Size >= askFirst {
+		req.Header.Set("Expect", "100-continue")
+	}
+	resp, err := r.send(c, req)
+	if failed := source.failure(); failed != nil {
+		if err == nil {
+			_ = resp.Body.Close() // in memory
+		}
+		return fmt.Errorf("content of blob %s: %w", desc.Digest, failed)
+	}
+	if err != nil {
+		return err
+	}
+	return r.stored(c, location, resp, desc)
+}
+
+// stored checks the registry's word that it has the blob.
+func (r *Registry) stored(c call, location *url.URL, resp *http.Response, desc Descriptor) error {
+	a, err := r.read(c, location, resp)
+	if err != nil {
+		return err
+	}
+	if a.status != http.StatusCreated && a.status != http.StatusNoContent {
+		return r.unexpected(c, a)
+	}
+	if said := a.header.Get(headerDigest); said != "" && said != desc.Digest {
+		return r.malformed(c, a.status, "stored as %s", said)
+	}
+	return nil
+}
+
+// dropUpload tells the registry to forget an upload. It may fail: the registry may have dropped it by itself, and
+// purges what is left over in time.
+func (r *Registry) dropUpload(ctx context.Context, c call, location *url.URL) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
+	defer cancel()
+	c.op = "cancel upload of"
+	_, _ = r.exchange(ctx, c, http.MethodDelete, location, nil, nil) // the caller gets the error that led here
+}
+
+// blobSource opens a blob's content when it is first read, and remembers what goes wrong with it: the transport reports
+// a body that fails as a failure of the registry's.
+type blobSource struct {
+	open func() (io.ReadCloser, error)
+	size int64
+
+	mu  sync.Mutex
+	err error
+}
+
+func (s *blobSource) reader() io.ReadCloser { return &blobContent{source: s} }
+
+func (s *blobSource) again() (io.ReadCloser, error) { return s.reader(), nil }
+
+func (s *blobSource) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+func (s *blobSource) failed(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+	return err
+}
+
+// blobContent is one reading of a blobSource. Closing may come from another goroutine than reading, before it or during
+// it.
+type blobContent struct {
+	source *blobSource
+	read   int64
+
+	mu     sync.Mutex
+	body   io.ReadCloser
+	closed bool
+}
+
+// Read implements io.Reader.
+func (b *blobContent) Read(p []byte) (int, error) {
+	body, err := b.opened()
+	if err != nil {
+		return 0, err
+	}
+	n, err := body.Read(p)
+	b.read += int64(n)
+	switch {
+	case b.read > b.source.size:
+		return 0, b.source.failed(fmt.Errorf("more than %d bytes", b.source.size))
+	case errors.Is(err, io.EOF) && b.read < b.source.size:
+		return n, b.source.failed(fmt.Errorf("%d of %d bytes: %w", b.read, b.source.size, io.ErrUnexpectedEOF))
+	case errors.Is(err, io.EOF), err == nil:
+		return n, err
+	}
+	return n, b.source.failed(err)
+}
+
+func (b *blobContent) opened() (io.ReadCloser, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, http.ErrBodyReadAfterClose
+	}
+	if b.body == nil {
+		body, err := b.source.open()
+		if err != nil {
+			return nil, b.source.failed(err)
+		}
+		b.body = body
+	}
+	return b.body, nil
+}
+
+// Close implements io.Closer.
+func (b *blobContent) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.body == nil {
+		b.closed = true
+		return nil
+	}
+	b.closed = true
+	return b.body.Close()
+}

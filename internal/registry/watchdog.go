@@ -1,0 +1,90 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	// headerTimeout bounds the wait for an answer, connecting included.
+	headerTimeout = time.Minute
+	// idleTimeout bounds the wait for the next byte of a body, either way.
+	idleTimeout = time.Minute
+	// storeRate is the slowest that a registry is expected to store an upload once it has all of it: object stores copy
+	// or hash it before they answer.
+	storeRate = 8 << 20 // bytes a second
+)
+
+// storing is how much longer an answer may take once an upload of size bytes is there.
+func storing(size int64) time.Duration {
+	return time.Duration(size/storeRate) * time.Second
+}
+
+// stalledError says that a registry had a connection open and did nothing with it.
+type stalledError struct{ after time.Duration }
+
+func (e stalledError) Error() string { return fmt.Sprintf("no progress for %s", e.after) }
+
+// watchdog ends a request that makes no progress. A fixed deadline would have to be as long as the largest blob takes
+// on the slowest line; this one moves on with each byte. Safe for concurrent use: a request's body is sent by another
+// goroutine than the one that waits for the answer.
+type watchdog struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	timer *time.Timer
+	wait  time.Duration
+}
+
+// newWatchdog returns a watchdog at rest, with the context that it ends.
+func newWatchdog(ctx context.Context) *watchdog {
+	w := &watchdog{}
+	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	return w
+}
+
+// expect demands progress within d, to be reported by another expect, or by rest.
+func (w *watchdog) expect(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wait = d
+	if w.timer == nil {
+		w.timer = time.AfterFunc(d, w.bark)
+		return
+	}
+	w.timer.Reset(d)
+}
+
+// rest stops the clock: it is not the registry's turn.
+func (w *watchdog) rest() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
+
+func (w *watchdog) bark() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cancel(stalledError{after: w.wait})
+}
+
+// done ends the watch and frees the context.
+func (w *watchdog) done() {
+	w.rest()
+	w.cancel(context.Canceled)
+}
+
+// explain replaces the error of a request that the watchdog has ended by the reason.
+func (w *watchdog) explain(err error) error {
+	var stalled stalledError
+	if err != nil && errors.As(context.Cause(w.ctx), &stalled) {
+		return stalled
+	}
+	return err
+}
