@@ -2,7 +2,6 @@ package registrytest
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -174,9 +173,7 @@ func (img Image) Layers() []string {
 
 // Bytes makes size pseudo-random bytes; seed and n name them.
 func Bytes(seed int64, n, size int) []byte {
-	var key [32]byte
-	binary.LittleEndian.PutUint64(key[:8], uint64(seed))
-	binary.LittleEndian.PutUint64(key[8:16], uint64(n))
+	key := sha256.Sum256(fmt.Appendf(nil, "%d/%d", seed, n))
 	body := make([]byte, size)
 	_, _ = rand.NewChaCha8(key).Read(body) // never fails
 	return body

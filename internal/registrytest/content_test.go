@@ -2,6 +2,7 @@ package registrytest_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -115,8 +116,7 @@ func TestConcurrentPushes(t *testing.T) {
 	group, ctx := errgroup.WithContext(t.Context())
 	for i := range 20 {
 		group.Go(func() error {
-			tag := string(rune('a' + i))
-			return registrytest.PushErr(ctx, url, "app", tag, registrytest.NewImage(int64(i), 2, 256))
+			return registrytest.PushErr(ctx, url, "app", fmt.Sprint("v", i), registrytest.NewImage(int64(i), 2, 256))
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -146,7 +146,7 @@ func TestMemoryPagesItsLists(t *testing.T) {
 	img := registrytest.NewImage(1, 1, 16)
 	registrytest.Push(t, server.URL(), "app", "first", img)
 	for i := range 120 {
-		registrytest.Retag(t, server.URL(), "app", img.Digest, "t"+string(rune('a'+i%26))+string(rune('a'+i/26)))
+		registrytest.Retag(t, server.URL(), "app", img.Digest, fmt.Sprint("v", i))
 	}
 	if tags := registrytest.Tags(t, proxy.URL(), "app"); len(tags) != 121 {
 		t.Errorf("%d tags, want 121", len(tags))
