@@ -1,0 +1,87 @@
+package tracking
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/antipode-registry/antipode/internal/database"
+)
+
+// Content remembers which blobs, and which manifests with all that they refer to, each repository of the site's
+// registry holds, so that a copy knows what to skip and where to mount from. It is a memory, not the truth: the registry
+// may have lost what is noted here, and then Forget corrects it.
+type Content struct{ store *Store }
+
+// Content returns the content index, which shares the store's database.
+func (s *Store) Content() *Content { return &Content{store: s} }
+
+// Has says whether the repository is known to hold the digest.
+func (c *Content) Has(ctx context.Context, repository, digest string) (has bool, err error) {
+	err = c.store.read(ctx, "look up content", func(ctx context.Context, q database.Queryer) error {
+		return q.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM content WHERE repository = $1 AND digest = $2)",
+			repository, digest).Scan(&has)
+	})
+	return has, err
+}
+
+// Locate returns a repository that is known to hold the digest, the first one by name; false when there is none.
+func (c *Content) Locate(ctx context.Context, digest string) (repository string, ok bool, err error) {
+	err = c.store.read(ctx, "locate content", func(ctx context.Context, q database.Queryer) error {
+		err := q.QueryRowContext(ctx, "SELECT repository FROM content WHERE digest = $1 ORDER BY repository LIMIT 1",
+			digest).Scan(&repository)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		ok = err == nil
+		return err
+	})
+	return repository, ok, err
+}
+
+// Record notes that the repository holds the digests. Noting one twice is no error.
+func (c *Content) Record(ctx context.Context, repository string, digests ...string) error {
+	return c.each(ctx, "record content", digests, func(ctx context.Context, tx *database.Tx, batch []string) error {
+		args := make([]any, 0, 2*len(batch))
+		for _, digest := range batch {
+			args = append(args, repository, digest)
+		}
+		_, err := tx.ExecContext(ctx, "INSERT INTO content (repository, digest) VALUES "+
+			placeholders(len(batch), 2)+" ON CONFLICT DO NOTHING", args...)
+		return err
+	})
+}
+
+// Forget takes back Record. Forgetting what was not noted is no error.
+func (c *Content) Forget(ctx context.Context, repository string, digests ...string) error {
+	return c.each(ctx, "forget content", digests, func(ctx context.Context, tx *database.Tx, batch []string) error {
+		_, err := tx.ExecContext(ctx, "DELETE FROM content WHERE repository = $1 AND digest IN ("+
+			parameters(2, len(batch))+")", append([]any{repository}, anys(batch)...)...)
+		return err
+	})
+}
+
+// DropRepository forgets all that the repository held.
+func (c *Content) DropRepository(ctx context.Context, repository string) error {
+	return c.store.write(ctx, "drop content", func(ctx context.Context, tx *database.Tx, _ int64) error {
+		_, err := tx.ExecContext(ctx, "DELETE FROM content WHERE repository = $1", repository)
+		return err
+	})
+}
+
+// each runs fn over the digests in batches, in one transaction.
+func (c *Content) each(ctx context.Context, op string, digests []string,
+	fn func(ctx context.Context, tx *database.Tx, batch []string) error,
+) error {
+	if len(digests) == 0 {
+		return nil
+	}
+	return wrap(op, c.store.db.Write(ctx, func(ctx context.Context, tx *database.Tx) error {
+		for _, batch := range batches(unique(digests)) {
+			if err := fn(ctx, tx, batch); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}

@@ -1,0 +1,91 @@
+package tracking
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/antipode-registry/antipode/internal/database"
+)
+
+// Paused says whether an operator paused the site.
+func (s *Store) Paused(ctx context.Context) (paused bool, err error) {
+	err = s.read(ctx, "read pause", func(ctx context.Context, q database.Queryer) error {
+		return q.QueryRowContext(ctx, "SELECT paused FROM site").Scan(&paused)
+	})
+	return paused, err
+}
+
+// SetPaused stops Claim from giving out work, or lets it again. Leases that are out go on, and changes are stored.
+func (s *Store) SetPaused(ctx context.Context, paused bool) error {
+	return s.write(ctx, "set pause", func(ctx context.Context, tx *database.Tx, _ int64) error {
+		if _, err := tx.ExecContext(ctx, "UPDATE site SET paused = $1", paused); err != nil {
+			return err
+		}
+		return tx.Notify(ctx, channel)
+	})
+}
+
+// Resync makes the repository due now, among the live ones, with a complete listing; back-off and hold
+// notwithstanding. One that is being synced is synced again afterwards. found is false when it is not tracked.
+func (s *Store) Resync(ctx context.Context, repository string) (found bool, err error) {
+	err = s.write(ctx, "resync", func(ctx context.Context, tx *database.Tx, now int64) error {
+		n, err := resync(ctx, tx, "class = $2 WHERE name = $3", now, int64(Live), repository)
+		if found = n > 0; !found || err != nil {
+			return err
+		}
+		return s.record(ctx, tx, repository, []Entry{{Action: "resync", Detail: "a complete listing was asked for"}}, now)
+	})
+	return found, err
+}
+
+// ResyncAll does to every repository what Resync does to one, except that they keep behind live changes. It returns how
+// many there are.
+func (s *Store) ResyncAll(ctx context.Context) (n int64, err error) {
+	err = s.write(ctx, "resync all", func(ctx context.Context, tx *database.Tx, now int64) error {
+		// Behind the same lock as batches of changes, which touch many rows too.
+		if _, err := s.lockSite(ctx, tx); err != nil {
+			return err
+		}
+		n, err = resync(ctx, tx, "class = CASE WHEN phase = 'synced' THEN $2 ELSE class END", now, int64(Backfill))
+		return err
+	})
+	return n, err
+}
+
+// resync updates the rows that the end of the statement picks; $1 is the time.
+func resync(ctx context.Context, tx *database.Tx, rest string, args ...any) (int64, error) {
+	result, err := tx.ExecContext(ctx, `UPDATE repository SET synced_revision = -1, next_attempt_at = $1,
+		relist = (lease_until > 0), oldest_unsynced_at = COALESCE(oldest_unsynced_at, $1),
+		changed_since_claim_at = COALESCE(changed_since_claim_at, $1), `+rest, args...)
+	if err != nil {
+		return 0, fmt.Errorf("make due: %w", err)
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		return 0, fmt.Errorf("make due: %w", err)
+	}
+	return n, tx.Notify(ctx, channel)
+}
+
+// Release lifts the brake for the next sync of a repository with withheld removals and makes it due, among the live
+// ones. It lasts until a sync decides anew; failures in between do not use it up. found is false, and nothing happens,
+// when the repository is not tracked or has no removals withheld.
+func (s *Store) Release(ctx context.Context, repository string) (found bool, err error) {
+	err = s.write(ctx, "release", func(ctx context.Context, tx *database.Tx, now int64) error {
+		result, err := tx.ExecContext(ctx, `UPDATE repository SET released = TRUE, class = $1,
+			next_attempt_at = CASE WHEN next_attempt_at < $2 THEN next_attempt_at ELSE $2 END
+			WHERE name = $3 AND held_reason <> ''`, int64(Live), now, repository)
+		if err != nil {
+			return err
+		}
+		n, err := result.RowsAffected()
+		if found = n > 0; !found || err != nil {
+			return err
+		}
+		if err := s.record(ctx, tx, repository, []Entry{{Action: "release", Detail: "the brake was lifted"}}, now); err != nil {
+			return err
+		}
+		return tx.Notify(ctx, channel)
+	})
+	return found, err
+}

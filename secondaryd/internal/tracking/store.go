@@ -1,0 +1,126 @@
+package tracking
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/antipode-registry/antipode/internal/database"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// channel is what commits notify that change due work, counts or the pause.
+const channel = "tracking"
+
+// never in next_attempt_at is a held row that waits for a change or its release. The schema knows the number too.
+const never = int64(1<<63 - 1)
+
+// Options tune a Store. Zero values mean the defaults.
+type Options struct {
+	// Lease is how long a claim holds without Renew; 0 = 60 s.
+	Lease time.Duration
+	// BackoffMin and BackoffMax bound the wait after a failure, which doubles from the one to the other; 0 = 1 s, 5 min.
+	BackoffMin, BackoffMax time.Duration
+	// JournalPerRepository is how many entries are kept of each repository; 0 = 500.
+	JournalPerRepository int
+}
+
+// Store is the tracking table, the cursor, the journal and the content index in one database.
+type Store struct {
+	db   *database.DB
+	opts Options
+}
+
+// Open brings the database's tables up to date and returns the store. The database stays the caller's to close.
+func Open(ctx context.Context, db *database.DB, opts Options) (*Store, error) {
+	if opts.Lease <= 0 {
+		opts.Lease = time.Minute
+	}
+	if opts.BackoffMin <= 0 {
+		opts.BackoffMin = time.Second
+	}
+	if opts.BackoffMax <= 0 {
+		opts.BackoffMax = 5 * time.Minute
+	}
+	opts.BackoffMax = max(opts.BackoffMax, opts.BackoffMin)
+	if opts.JournalPerRepository <= 0 {
+		opts.JournalPerRepository = 500
+	}
+	folder, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, fmt.Errorf("tracking: read migrations: %w", err)
+	}
+	if err := db.Migrate(ctx, "tracking", folder); err != nil {
+		return nil, fmt.Errorf("tracking: %w", err)
+	}
+	return &Store{db: db, opts: opts}, nil
+}
+
+// write runs fn in one transaction with the database's time and names the operation in its error.
+func (s *Store) write(ctx context.Context, op string, fn func(ctx context.Context, tx *database.Tx, now int64) error) error {
+	err := s.db.Write(ctx, func(ctx context.Context, tx *database.Tx) error {
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		return fn(ctx, tx, now.UnixMilli())
+	})
+	return wrap(op, err)
+}
+
+// read runs fn on one snapshot.
+func (s *Store) read(ctx context.Context, op string, fn func(ctx context.Context, q database.Queryer) error) error {
+	return wrap(op, s.db.Read(ctx, fn))
+}
+
+func wrap(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("tracking: %s: %w", op, err)
+}
+
+// now is the database's clock for a reader, in unix milliseconds: leases run by it.
+func (s *Store) now(ctx context.Context, q database.Queryer) (int64, error) {
+	if s.db.Dialect() == database.SQLite {
+		return time.Now().UnixMilli(), nil
+	}
+	var now time.Time
+	if err := q.QueryRowContext(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
+		return 0, fmt.Errorf("read the clock: %w", err)
+	}
+	return now.UnixMilli(), nil
+}
+
+// forUpdate ends a SELECT whose row the transaction goes on to write. SQLite has one writer and needs no row locks.
+func (s *Store) forUpdate() string {
+	if s.db.Dialect() == database.Postgres {
+		return " FOR UPDATE"
+	}
+	return ""
+}
+
+// toTime reads a nullable time column.
+func toTime(ms sql.NullInt64) time.Time {
+	if !ms.Valid {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms.Int64).UTC()
+}
+
+// orNow gives a zero time the meaning "now".
+func orNow(t time.Time, now int64) int64 {
+	if t.IsZero() {
+		return now
+	}
+	return t.UnixMilli()
+}
+
+// Watch returns a channel that receives after commits that change due work, the pause or the counts. It holds one wake;
+// a wake may be spurious. stop ends it.
+func (s *Store) Watch() (wake <-chan struct{}, stop func()) { return s.db.Listen(channel) }
