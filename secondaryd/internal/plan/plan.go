@@ -155,13 +155,13 @@ func copies(want, have map[string]string) (list []Copy, kept []Kept, equal int64
 	at := make(map[string]int)
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		digest, previous := want[name], have[name]
-		switch {
-		case digest == "":
+		switch digest {
+		case "":
 			if _, ok := have[name]; ok {
 				kept = append(kept, Kept{Tag: name, Digest: previous, Reason: "the source did not say its digest"})
 			}
 			continue
-		case digest == previous:
+		case previous:
 			equal++
 			continue
 		}

@@ -26,21 +26,29 @@ func complete(nameDigest ...string) plan.Source {
 	return plan.Source{Complete: true, Present: true, Tags: tags(nameDigest...)}
 }
 
-func TestCompute(t *testing.T) {
-	t.Parallel()
-	never := remove()
-	never.Deletions = false
-	stray := remove()
-	stray.KeepStray = true
-	protected := remove()
-	protected.Protected = func(tag string) bool { return tag == "old" }
+type computation struct {
+	src    plan.Source
+	site   plan.Site
+	policy plan.Policy
+	want   plan.Plan
+}
 
-	tests := map[string]struct {
-		src    plan.Source
-		site   plan.Site
-		policy plan.Policy
-		want   plan.Plan
-	}{
+func check(t *testing.T, tests map[string]computation) {
+	t.Helper()
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := plan.Compute(test.src, test.site, test.policy)
+			if diff := cmp.Diff(test.want, got, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("plan (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCopies(t *testing.T) {
+	t.Parallel()
+	check(t, map[string]computation{
 		"nothing known": {
 			site: plan.Site{Tags: tags("a", "d1"), Total: 1}, policy: remove(),
 		},
@@ -59,6 +67,23 @@ func TestCompute(t *testing.T) {
 				{Digest: "d1", Tags: []plan.Retag{{Name: "b"}, {Name: "z", Previous: "d0"}}},
 			}},
 		},
+		"a source tag without a digest is left alone": {
+			src: complete("a", "", "b", ""), site: plan.Site{Tags: tags("a", "d0")}, policy: remove(),
+			want: plan.Plan{Kept: []plan.Kept{{Tag: "a", Digest: "d0", Reason: "the source did not say its digest"}}},
+		},
+	})
+}
+
+func TestRemovals(t *testing.T) {
+	t.Parallel()
+	never := remove()
+	never.Deletions = false
+	stray := remove()
+	stray.KeepStray = true
+	protected := remove()
+	protected.Protected = func(tag string) bool { return tag == "old" }
+
+	check(t, map[string]computation{
 		"complete listing removes what it lacks": {
 			src: complete("a", "d1"), site: plan.Site{Tags: tags("old", "d0", "a", "d1", "alt", "d0")}, policy: remove(),
 			want: plan.Plan{Equal: 1, Removals: []plan.Removal{{Tag: "alt", Digest: "d0"}, {Tag: "old", Digest: "d0"}}},
@@ -106,20 +131,7 @@ func TestCompute(t *testing.T) {
 			src: plan.Source{Absent: []string{"old"}}, site: plan.Site{Tags: tags("old", "d0")}, policy: stray,
 			want: plan.Plan{Removals: []plan.Removal{{Tag: "old", Digest: "d0"}}},
 		},
-		"a source tag without a digest is left alone": {
-			src: complete("a", "", "b", ""), site: plan.Site{Tags: tags("a", "d0")}, policy: remove(),
-			want: plan.Plan{Kept: []plan.Kept{{Tag: "a", Digest: "d0", Reason: "the source did not say its digest"}}},
-		},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := plan.Compute(test.src, test.site, test.policy)
-			if diff := cmp.Diff(test.want, got, cmpopts.EquateEmpty()); diff != "" {
-				t.Errorf("plan (-want +got):\n%s", diff)
-			}
-		})
-	}
+	})
 }
 
 func TestBrake(t *testing.T) {
@@ -136,14 +148,23 @@ func TestBrake(t *testing.T) {
 			gone: 12, equal: 8, policy: remove(),
 			held: "would remove 12 of 20 tags, more than 50% and more than 10",
 		},
-		"exactly the share":    {gone: 12, equal: 12, policy: remove()},
-		"exactly the count":    {gone: 10, equal: 0, policy: remove()},
-		"all, over the count":  {gone: 11, policy: remove(), held: "would remove 11 of 11 tags, more than 50% and more than 10"},
-		"no limits set":        {gone: 1, equal: 99, policy: plan.Policy{Deletions: true}, held: "would remove 1 of 100 tags, more than 0% and more than 0"},
-		"share of one is off":  {gone: 99, policy: plan.Policy{Deletions: true, BrakeShare: 1}},
-		"share is not a share": {gone: 2, equal: 9, policy: plan.Policy{Deletions: true, BrakeShare: math.NaN()}, held: "would remove 2 of 11 tags, more than NaN% and more than 0"},
-		"released":             {gone: 12, policy: released},
-		"nothing to remove":    {equal: 5, policy: plan.Policy{Deletions: true}},
+		"exactly the share": {gone: 12, equal: 12, policy: remove()},
+		"exactly the count": {gone: 10, equal: 0, policy: remove()},
+		"all, over the count": {
+			gone: 11, policy: remove(),
+			held: "would remove 11 of 11 tags, more than 50% and more than 10",
+		},
+		"no limits set": {
+			gone: 1, equal: 99, policy: plan.Policy{Deletions: true},
+			held: "would remove 1 of 100 tags, more than 0% and more than 0",
+		},
+		"share of one is off": {gone: 99, policy: plan.Policy{Deletions: true, BrakeShare: 1}},
+		"share is not a share": {
+			gone: 2, equal: 9, policy: plan.Policy{Deletions: true, BrakeShare: math.NaN()},
+			held: "would remove 2 of 11 tags, more than NaN% and more than 0",
+		},
+		"released":          {gone: 12, policy: released},
+		"nothing to remove": {equal: 5, policy: plan.Policy{Deletions: true}},
 		"delta is weighed by the total": {
 			gone: 12, delta: true, total: 100, policy: remove(),
 		},
