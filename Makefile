@@ -1,0 +1,109 @@
+# Antipode's development loop; `make` alone lists the targets.
+#
+# Tools are pinned here and installed into .tools/, never into the system, except for what only a distribution
+# packages (see .ci/packages).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DEFAULT_GOAL := help
+
+MODULE := github.com/antipode-registry/antipode
+BIN := $(CURDIR)/.tools/bin
+STAMPS := $(CURDIR)/.tools/versions
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+DAEMONS := primaryd secondaryd
+
+# Flags for one's own runs, such as `make test-fast TEST_FLAGS='-run Retag' PACKAGES=./e2e`.
+PACKAGES ?= ./...
+TEST_FLAGS ?=
+
+# The generator and the library that its output runs on must agree.
+PROTOBUF_VERSION := $(shell awk '$$1 == "google.golang.org/protobuf" { print $$2; exit }' go.mod)
+
+# NAME=PACKAGE@VERSION. A changed version installs the tool again.
+PINNED := \
+	registry=github.com/distribution/distribution/v3/cmd/registry@v3.1.2 \
+	buf=github.com/bufbuild/buf/cmd/buf@v1.75.0 \
+	protoc-gen-go=google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOBUF_VERSION) \
+	protoc-gen-go-grpc=google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2 \
+	gofumpt=mvdan.cc/gofumpt@v0.12.0 \
+	golangci-lint=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 \
+	grpcurl=github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4 \
+	crane=github.com/google/go-containerregistry/cmd/crane@v0.22.1
+
+# name, package and version of a NAME=PACKAGE@VERSION; a stamp is NAME@VERSION.
+name = $(firstword $(subst =, ,$(1)))
+package = $(lastword $(subst =, ,$(firstword $(subst @, ,$(1)))))
+version = $(lastword $(subst @, ,$(1)))
+stamp = $(STAMPS)/$(call name,$(1))@$(call version,$(1))
+pinned = $(filter $(1)=%,$(PINNED))
+
+# Each variable ending in _STAMPS is what a target needs of the tools.
+ALL_STAMPS := $(foreach tool,$(PINNED),$(call stamp,$(tool)))
+PROTO_STAMPS := $(foreach tool,buf protoc-gen-go protoc-gen-go-grpc,$(call stamp,$(call pinned,$(tool))))
+LINT_STAMPS := $(PROTO_STAMPS) $(foreach tool,gofumpt golangci-lint,$(call stamp,$(call pinned,$(tool))))
+DEMO_STAMPS := $(foreach tool,registry grpcurl,$(call stamp,$(call pinned,$(tool))))
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: tools
+tools: $(ALL_STAMPS) ## Install the pinned tools, and what the tests need of the system
+	@.ci/packages
+
+define install
+$(call stamp,$(1)):
+	@echo "install $(call name,$(1)) $(call version,$(1))"
+	@mkdir -p $(STAMPS)
+	@GOBIN=$(BIN) GOFLAGS= go install $(call package,$(1))@$(call version,$(1))
+	@rm -f $(STAMPS)/$(call name,$(1))@*
+	@touch $$@
+endef
+$(foreach tool,$(PINNED),$(eval $(call install,$(tool))))
+
+.PHONY: build
+build: ## Build bin/primaryd and bin/secondaryd
+	@echo "build $(DAEMONS) $(VERSION)"
+	@go build -trimpath -ldflags '-X $(MODULE)/internal/telemetry.version=$(VERSION)' -o bin/ $(DAEMONS:%=./%)
+
+.PHONY: generate
+generate: $(PROTO_STAMPS) ## Generate gen/ from proto/
+	@echo "generate gen"
+	@$(BIN)/buf generate
+
+.PHONY: lint
+lint: $(LINT_STAMPS) ## Check formatting, lint rules, protos, and that gen/ is current
+	@echo "lint formatting"
+	@unformatted=$$(git ls-files -co --exclude-standard -- '*.go' ':!gen' | xargs -r ls -d 2>/dev/null \
+		| xargs -r $(BIN)/gofumpt -l); \
+	if [[ -n $$unformatted ]]; then echo "run gofumpt -w on:" $$unformatted >&2; exit 1; fi
+	@echo "lint code"
+	@$(BIN)/golangci-lint run ./...
+	@echo "lint protos"
+	@$(BIN)/buf lint
+	@BUF=$(BIN)/buf .ci/breaking
+	@echo "lint generated code"
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(BIN)/buf generate -o "$$fresh"; \
+	diff -rq gen "$$fresh/gen" >&2 || { echo "gen/ is not what proto/ says: run make generate" >&2; exit 1; }
+
+.PHONY: test
+test: tools build lint ## Everything: build, lint, vet, and all tests under the race detector
+	@echo "vet"
+	@go vet ./...
+	@echo "test with the race detector"
+	@go test -race -timeout 15m -p 2 $(TEST_FLAGS) $(PACKAGES)
+
+.PHONY: test-fast
+test-fast: tools ## The tests alone, without the race detector
+	@go test -timeout 10m $(TEST_FLAGS) $(PACKAGES)
+
+.PHONY: demo
+demo: $(DEMO_STAMPS) build ## Show two registries and both daemons at work; ONESHOT=1 checks and exits
+	@ONESHOT='$(ONESHOT)' go run ./demo
+
+.PHONY: clean
+clean: ## Remove what was built; the tools in .tools/ stay
+	@rm -rf bin .demo
