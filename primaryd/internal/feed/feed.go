@@ -1,0 +1,178 @@
+// Package feed is the change feed of the primary: one row per repository, with the revision of its newest change.
+//
+// It guarantees that an Append which returned nil is durable; that revisions follow the order of commits, so a reader
+// that continues after the highest revision it has seen misses nothing; that many changes of a repository are one row,
+// so the feed is never larger than the registry's list of repositories and is never pruned; and that a row's hint names
+// every tag touched after the hint's base. It refuses to be the truth about tags: what a registry holds, it alone says.
+package feed
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/antipode-registry/antipode/internal/database"
+)
+
+//go:embed migrations
+var migrationFiles embed.FS
+
+// channel is what commits notify.
+const channel = "feed"
+
+// ErrStopped is returned by Append once Run has ended.
+var ErrStopped = errors.New("feed: stopped")
+
+// Change says that something in a repository changed.
+type Change struct {
+	Repository string
+	Tags       []Touch // the tags touched; at least one unless Unknown
+	// Unknown says that anything in the repository may have changed: its hint starts over.
+	Unknown bool
+	// At is when it happened; zero, or a time to come, means now.
+	At time.Time
+}
+
+// Row is a repository of the feed.
+type Row struct {
+	Repository  string
+	Revision    int64     // of the newest change; at least 1
+	ChangedAt   time.Time // when that change happened
+	Hint        Hint
+	Fingerprint string    // of the listing that all sites saw at this revision; "" when there is none to rely on
+	SweptAt     time.Time // when a sweep last compared the row with the registry; zero = never
+}
+
+// Options are what a Feed needs beside its database. The zero value works.
+type Options struct {
+	Logger  *slog.Logger // nil discards
+	Metrics *Metrics     // nil counts nothing
+}
+
+// Feed is the change feed in a database. Several processes may share one on Postgres. Its methods may be called from
+// many goroutines; their errors match database.ErrUnavailable where trying again later may help.
+type Feed struct {
+	db      *database.DB
+	id      string
+	logger  *slog.Logger
+	metrics *Metrics
+
+	queue   chan *appending // unbuffered: what was handed over, the committer answers
+	started sync.Once
+	stopped chan struct{}
+
+	watchers watchers
+}
+
+// Open creates or migrates the feed's tables and, once in the life of the database, makes the feed's id.
+func Open(ctx context.Context, db *database.DB, opts Options) (*Feed, error) {
+	migrations, err := fs.Sub(migrationFiles, "migrations")
+	if err != nil {
+		return nil, fmt.Errorf("feed: migrations: %w", err)
+	}
+	if err := db.Migrate(ctx, "feed", migrations); err != nil {
+		return nil, fmt.Errorf("feed: %w", err)
+	}
+	f := &Feed{
+		db: db, logger: opts.Logger, metrics: opts.Metrics,
+		queue: make(chan *appending), stopped: make(chan struct{}),
+		watchers: watchers{channels: make(map[chan struct{}]struct{})},
+	}
+	if f.logger == nil {
+		f.logger = slog.New(slog.DiscardHandler)
+	}
+	if f.metrics == nil {
+		f.metrics = NewMetrics(nil)
+	}
+	head, err := f.identify(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("feed: read its id: %w", err)
+	}
+	f.advance(head)
+	return f, nil
+}
+
+// identify makes the feed's id if there is none yet, and reads it and the head. Of several processes that start on an
+// empty database one makes it, and all get the same.
+func (f *Feed) identify(ctx context.Context) (head int64, err error) {
+	err = f.db.Write(ctx, func(ctx context.Context, tx *database.Tx) error {
+		_, err := tx.ExecContext(ctx,
+			"INSERT INTO feed (singleton, id, head) VALUES (1, $1, 0) ON CONFLICT (singleton) DO NOTHING", rand.Text())
+		if err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, "SELECT id, head FROM feed").Scan(&f.id, &head)
+	})
+	return head, err
+}
+
+// ID identifies the feed: it was made with its database. A cursor that belongs to another id means nothing here.
+func (f *Feed) ID() string { return f.id }
+
+// Head is the newest revision, as the database has it now; 0 while the feed is empty.
+func (f *Feed) Head(ctx context.Context) (head int64, err error) {
+	err = f.db.Read(ctx, func(ctx context.Context, q database.Queryer) error {
+		head, err = readHead(ctx, q)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("feed: %w", err)
+	}
+	return head, nil
+}
+
+// Read returns up to limit rows whose revision is above after, in revision order, and the head. Both are of one
+// snapshot: when fewer than limit rows come, there is nothing else up to head.
+func (f *Feed) Read(ctx context.Context, after int64, limit int) (rows []Row, head int64, err error) {
+	if limit < 1 {
+		return nil, 0, fmt.Errorf("feed: read of %d rows", limit)
+	}
+	err = f.db.Read(ctx, func(ctx context.Context, q database.Queryer) error {
+		if head, err = readHead(ctx, q); err != nil || head <= after {
+			return err
+		}
+		rows, err = selectRows(ctx, q, "WHERE revision > $1 ORDER BY revision LIMIT $2", after, limit)
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("feed: read after revision %d: %w", after, err)
+	}
+	return rows, head, nil
+}
+
+// Get returns one repository's row, and whether there is one.
+func (f *Feed) Get(ctx context.Context, repository string) (row Row, found bool, err error) {
+	err = f.db.Read(ctx, func(ctx context.Context, q database.Queryer) error {
+		row, err = selectRow(ctx, q, repository)
+		return err
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return Row{}, false, nil
+	}
+	if err != nil {
+		return Row{}, false, fmt.Errorf("feed: read %s: %w", repository, err)
+	}
+	return row, true, nil
+}
+
+// List returns up to limit rows whose names come after afterName, bytewise, in that order.
+func (f *Feed) List(ctx context.Context, afterName string, limit int) (rows []Row, err error) {
+	if limit < 1 {
+		return nil, fmt.Errorf("feed: list of %d rows", limit)
+	}
+	err = f.db.Read(ctx, func(ctx context.Context, q database.Queryer) error {
+		rows, err = selectRows(ctx, q, "WHERE name > $1 ORDER BY name LIMIT $2", afterName, limit)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("feed: list after %q: %w", afterName, err)
+	}
+	return rows, nil
+}
