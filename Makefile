@@ -76,8 +76,8 @@ generate: $(PROTO_STAMPS) ## Generate gen/ from proto/
 .PHONY: lint
 lint: $(LINT_STAMPS) ## Check formatting, lint rules, protos, and that gen/ is current
 	@echo "lint formatting"
-	@unformatted=$$(git ls-files -co --exclude-standard -- '*.go' ':!gen' | xargs -r ls -d 2>/dev/null \
-		| xargs -r $(BIN)/gofumpt -l); \
+	@unformatted=$$(find . \( -name '.?*' -o -path ./gen \) -prune -o -name '*.go' -print0 \
+		| xargs -0 $(BIN)/gofumpt -l); \
 	if [[ -n $$unformatted ]]; then echo "run gofumpt -w on:" $$unformatted >&2; exit 1; fi
 	@echo "lint code"
 	@$(BIN)/golangci-lint run ./...

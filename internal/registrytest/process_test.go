@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -230,5 +231,35 @@ func scanURL(t *testing.T, out io.Reader) string {
 		if err != nil {
 			t.Fatalf("the helper ended: %v\n%s", err, seen.String())
 		}
+	}
+}
+
+// failing is a test that has failed: it notes what is logged, and runs its cleanups when told.
+type failing struct {
+	testing.TB
+	logged   strings.Builder
+	cleanups []func()
+}
+
+func (f *failing) Failed() bool { return true }
+
+func (f *failing) Cleanup(fn func()) { f.cleanups = append(f.cleanups, fn) }
+
+func (f *failing) Logf(format string, args ...any) { fmt.Fprintf(&f.logged, format, args...) }
+
+func TestLogIsShownWhereTheTestFailed(t *testing.T) {
+	t.Parallel()
+	f := &failing{TB: t}
+	p := registrytest.Debian(f, registrytest.WithConfig(func(config map[string]any) {
+		config["log"] = map[string]any{"level": "info"}
+	}))
+	for _, cleanup := range slices.Backward(f.cleanups) {
+		cleanup()
+	}
+	if logged := f.logged.String(); !contains(logged, p.URL()) || !contains(logged, "listening on") {
+		t.Errorf("a failed test shows %q", logged)
+	}
+	if _, _, err := tryGet(t.Context(), p.URL()+"/v2/"); err == nil {
+		t.Error("the registry outlives its test")
 	}
 }
