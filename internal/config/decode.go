@@ -35,7 +35,7 @@ func (d decoder) value(key string, node *yaml.Node, target reflect.Value) {
 	if isNull(node) {
 		return
 	}
-	if text, ok := target.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if text, ok := reflect.TypeAssert[encoding.TextUnmarshaler](target.Addr()); ok {
 		d.text(key, node, text)
 		return
 	}
@@ -43,7 +43,7 @@ func (d decoder) value(key string, node *yaml.Node, target reflect.Value) {
 	case reflect.Pointer:
 		fresh := reflect.New(target.Type().Elem())
 		if !target.IsNil() {
-			fresh.Elem().Set(target.Elem().Elem())
+			fresh.Elem().Set(target.Elem())
 		}
 		d.value(key, node, fresh.Elem())
 		target.Set(fresh)
@@ -162,18 +162,20 @@ func (d decoder) list(key string, node *yaml.Node, target reflect.Value) {
 
 func (d decoder) scalar(key string, node *yaml.Node, target reflect.Value) {
 	var ok bool
-	want := "a value that this program does not know how to read"
-	switch target.Kind() {
-	case reflect.String:
+	var want string
+	switch {
+	case target.Kind() == reflect.String:
 		want, ok = "text", setString(node, target)
-	case reflect.Bool:
+	case target.Kind() == reflect.Bool:
 		want, ok = "true or false", setBool(node, target)
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+	case target.CanInt():
 		want, ok = "a whole number", setInt(node, target)
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+	case target.CanUint():
 		want, ok = "a whole number, zero or more", setUint(node, target)
-	case reflect.Float32, reflect.Float64:
+	case target.CanFloat():
 		want, ok = "a number", setFloat(node, target)
+	default:
+		want = "a kind of value that this program does not read"
 	}
 	if !ok {
 		d.fail(key, node, "expected %s, got %s", want, describe(node))

@@ -110,10 +110,11 @@ func identify(leaf *x509.Certificate) (Identity, error) {
 	if found != nil {
 		return parseURI(found)
 	}
-	if ValidName(leaf.Subject.CommonName) != nil {
-		return Identity{}, nil
+	id := Identity{Name: leaf.Subject.CommonName}
+	if ValidName(id.Name) != nil {
+		id.Name = "" // verified, but nobody that a config file could name
 	}
-	return Identity{Name: leaf.Subject.CommonName}, nil
+	return id, nil
 }
 
 func parseURI(uri *url.URL) (Identity, error) {

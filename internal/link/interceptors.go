@@ -17,11 +17,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// chain returns the interceptors, outermost first: logs, metrics, error map, recovery, authorization. Logs and metrics
+// chain returns the interceptors, outermost first: metrics, logs, error map, recovery, authorization. Metrics and logs
 // thus see the code that the caller gets, and a panic in the authorization is recovered like one in a handler.
 func chain(cfg ServerConfig) []grpc.ServerOption {
 	logger := logging.LoggerFunc(func(ctx context.Context, level logging.Level, message string, fields ...any) {
-		cfg.Logger.Log(ctx, slog.Level(level), message, fields...)
+		cfg.Logger.Log(ctx, slog.Level(level), message, fields...) //nolint:sloglint // the middleware's own two messages
 	})
 	logOptions := []logging.Option{
 		logging.WithLogOnEvents(logging.FinishCall),
@@ -162,7 +162,8 @@ func mapped(ctx context.Context, mapError func(error) error, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // only the error itself, unwrapped
+	// Only the error itself counts: a status deep inside came from another server and was not meant for this caller.
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
 		return err
 	}
 	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)

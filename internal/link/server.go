@@ -158,12 +158,16 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.cfg.Metrics != nil {
 		s.cfg.Metrics.rpc.InitializeMetrics(s.grpc)
 	}
-	served := make(chan error, 1)
-	go func() { served <- s.grpc.Serve(s.listener) }()
+	var failure error
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		failure = s.grpc.Serve(s.listener)
+	}()
 	select {
-	case err := <-served:
+	case <-served:
 		s.halt()
-		return fmt.Errorf("link: serving on %s: %w", s.Addr(), err)
+		return fmt.Errorf("link: serving on %s: %w", s.Addr(), failure)
 	case <-ctx.Done():
 		s.halt()
 		<-served

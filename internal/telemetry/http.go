@@ -45,11 +45,15 @@ func ServeHTTP(ctx context.Context, listener net.Listener, handler http.Handler,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	var failure error
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		failure = server.Serve(listener)
+	}()
 	select {
-	case err := <-served:
-		return fmt.Errorf("serving HTTP on %s: %w", listener.Addr(), errors.Join(err, server.Close()))
+	case <-served:
+		return fmt.Errorf("serving HTTP on %s: %w", listener.Addr(), errors.Join(failure, server.Close()))
 	case <-ctx.Done():
 	}
 	shutdown(base, server, logger)
