@@ -60,6 +60,7 @@ type row struct {
 	oldest, sinceClaim sql.NullInt64
 	lastSynced         sql.NullInt64
 	tagCount           int64
+	sum                string
 }
 
 // leased reads and locks the row of a lease that holds.
@@ -67,10 +68,10 @@ func (s *Store) leased(ctx context.Context, tx *database.Tx, l *Lease, now int64
 	r := &row{}
 	err := tx.QueryRowContext(ctx, `SELECT wanted_revision, synced_revision, class, next_attempt_at, relist, failures,
 		failed_at, failure_reference, failure_side, failure_message, held_reason, released, oldest_unsynced_at,
-		changed_since_claim_at, last_synced_at, tag_count
+		changed_since_claim_at, last_synced_at, tag_count, tag_sum
 		FROM repository WHERE name = $1 AND fence = $2 AND lease_until > $3`+s.forUpdate(), l.Repository, l.Fence, now,
 	).Scan(&r.wanted, &r.synced, &r.class, &r.nextAttempt, &r.relist, &r.failures, &r.failedAt, &r.failure.Reference,
-		&r.failure.Side, &r.failure.Message, &r.held, &r.released, &r.oldest, &r.sinceClaim, &r.lastSynced, &r.tagCount)
+		&r.failure.Side, &r.failure.Message, &r.held, &r.released, &r.oldest, &r.sinceClaim, &r.lastSynced, &r.tagCount, &r.sum)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, lost(l)
 	}
@@ -85,9 +86,9 @@ func (r *row) store(ctx context.Context, tx *database.Tx, name string) error {
 	_, err := tx.ExecContext(ctx, `UPDATE repository SET lease_until = 0, lease_owner = '', relist = FALSE,
 		synced_revision = $2, next_attempt_at = $3, failures = $4, failed_at = $5, failure_reference = $6,
 		failure_side = $7, failure_message = $8, held_reason = $9, released = $10, oldest_unsynced_at = $11,
-		last_synced_at = $12, tag_count = $13 WHERE name = $1`,
+		last_synced_at = $12, tag_count = $13, tag_sum = $14 WHERE name = $1`,
 		name, r.synced, r.nextAttempt, r.failures, r.failedAt, r.failure.Reference, r.failure.Side, r.failure.Message,
-		r.held, r.released, r.oldest, r.lastSynced, r.tagCount)
+		r.held, r.released, r.oldest, r.lastSynced, r.tagCount, r.sum)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
@@ -135,6 +136,7 @@ func (r *row) succeed(l *Lease, o Outcome, now int64) {
 	if o.TagCount >= 0 {
 		r.tagCount = o.TagCount
 	}
+	r.sum = o.Sum
 	if !r.relist {
 		r.synced = l.Wanted
 	}
@@ -163,5 +165,5 @@ func backoff(failures int64, opts Options) time.Duration {
 		wait *= 2
 	}
 	half := wait / 2
-	return half + rand.N(wait-half+1) //nolint:gosec // jitter needs no secrecy
+	return half + rand.N(wait-half+1)
 }

@@ -155,7 +155,7 @@ func (s *Store) query(ctx context.Context, op, condition string, args ...any) ([
 		}
 		rows, err := q.QueryContext(ctx, `SELECT name, CASE WHEN lease_until > $1 THEN 'syncing' ELSE phase END,
 			wanted_revision, synced_revision, oldest_unsynced_at, last_synced_at, next_attempt_at, failures, failed_at,
-			failure_reference, failure_side, failure_message, held_reason, released, tag_count
+			failure_reference, failure_side, failure_message, held_reason, released, tag_count, tag_sum
 			FROM repository WHERE `+condition, append([]any{now}, args...)...)
 		if err != nil {
 			return err
@@ -178,7 +178,7 @@ func scanRepository(rows *sql.Rows) (Repository, error) {
 	var f Failure
 	var oldest, synced, next, failed sql.NullInt64
 	err := rows.Scan(&r.Name, &r.State, &r.Wanted, &r.Synced, &oldest, &synced, &next, &r.Failures, &failed,
-		&f.Reference, &f.Side, &f.Message, &r.HeldReason, &r.Released, &r.TagCount)
+		&f.Reference, &f.Side, &f.Message, &r.HeldReason, &r.Released, &r.TagCount, &r.Sum)
 	if err != nil {
 		return r, err
 	}

@@ -30,6 +30,7 @@ type site struct {
 // each runs fn on SQLite and on Postgres, with a fresh store.
 func each(t *testing.T, opts tracking.Options, fn func(t *testing.T, s *site)) {
 	t.Helper()
+	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, open func(testing.TB) *database.DB) { fn(t, newSite(t, open(t), opts)) })
 }
 

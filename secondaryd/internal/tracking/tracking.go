@@ -73,6 +73,7 @@ type Repository struct {
 	HeldReason       string    // why removals are withheld, until a sync decides anew; also on rows that are due again
 	Released         bool      // the next sync goes without the brake
 	TagCount         int64     // tags on the site after the last complete sync
+	Sum              string    // of the site's tags after the last success, see plan.Sum; empty when it is not known
 }
 
 // Failure says what failed, where.
@@ -94,6 +95,7 @@ type Lease struct {
 	Owner      string
 	Class      Class
 	TagCount   int64
+	Sum        string // as in Repository
 	Held       string // why removals were withheld so far; empty when they were not
 	Released   bool   // an operator lifted the brake for this sync
 	Failures   int
@@ -113,6 +115,8 @@ type Outcome struct {
 	Held string
 	// TagCount of the site after a success; -1 = unknown, which keeps the one before. Ignored otherwise.
 	TagCount int64
+	// Sum of the site's tags after a success, see plan.Sum; empty = unknown. Ignored otherwise.
+	Sum string
 	// Journal is appended, oldest first.
 	Journal []Entry
 }

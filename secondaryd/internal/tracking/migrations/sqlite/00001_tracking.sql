@@ -8,6 +8,7 @@ CREATE TABLE site (
     moved_at BIGINT, -- when the cursor moved
     heard_at BIGINT, -- when the primary was heard from
     paused   BOOLEAN NOT NULL DEFAULT FALSE,
+    scope    TEXT    NOT NULL DEFAULT '', -- what the site replicates, as its configuration says; empty before the first start
     total    BIGINT  NOT NULL DEFAULT 0 CHECK (total >= 0) -- rows of repository, so that nobody counts a million
 );
 INSERT INTO site (id) VALUES (1);
@@ -39,6 +40,7 @@ CREATE TABLE repository (
     changed_since_claim_at BIGINT, -- the oldest change that the running or last lease does not cover
     last_synced_at         BIGINT,
     tag_count              BIGINT NOT NULL DEFAULT 0,
+    tag_sum                TEXT   NOT NULL DEFAULT '', -- of the site's tags after the last success; empty: not known
 
     -- What the row is apart from who works on it: a lease that is not over makes it 'syncing'.
     phase TEXT NOT NULL GENERATED ALWAYS AS (

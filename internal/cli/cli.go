@@ -1,0 +1,182 @@
+// Package cli is what the command lines of both daemons share: the way to a running daemon, and the two forms of
+// output.
+//
+// Exit codes: 0 done, 1 failed, 2 the command line is wrong. Results go to standard output, everything else to
+// standard error.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/antipode-registry/antipode/client"
+)
+
+// callTimeout bounds one query, the connection included.
+const callTimeout = 30 * time.Second
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+// Execute runs the command until it ends or the process is told to stop (SIGINT, SIGTERM), and returns the exit code.
+func Execute(root *cobra.Command) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "error:", explain(err))
+	var usage usageError
+	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") {
+		return 2
+	}
+	return 1
+}
+
+// explain strips gRPC's wording from what a daemon answered.
+func explain(err error) string {
+	if s, ok := status.FromError(err); ok {
+		return fmt.Sprintf("%s (%s)", s.Message(), s.Code())
+	}
+	return err.Error()
+}
+
+// Args wraps cobra's check of the arguments so that a mistake exits with 2.
+func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+// Target is how a command reaches its daemon. Empty fields come from the daemon's configuration file.
+type Target struct {
+	Address, CertFile, KeyFile, CAFile string
+}
+
+// Flags adds the target's flags to cmd.
+func (t *Target) Flags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&t.Address, "address", "", "host:port of the daemon's gRPC service (default: grpc.listen of the config)")
+	flags.StringVar(&t.CertFile, "cert", "", "client certificate (default: the daemon's own)")
+	flags.StringVar(&t.KeyFile, "key", "", "key of the client certificate")
+	flags.StringVar(&t.CAFile, "ca", "", "authorities that the daemon's certificate must come from (with --cert)")
+}
+
+// Connect connects to the daemon: with the given certificate, or with the daemon's own, which the daemon takes for its
+// operator and which it must then present itself.
+func (t *Target) Connect(listen, certFile, keyFile, userAgent string) (*grpc.ClientConn, error) {
+	cfg := client.Config{Address: t.Address, CertFile: certFile, KeyFile: keyFile, OwnCertificate: true, UserAgent: userAgent}
+	if cfg.Address == "" {
+		cfg.Address = local(listen)
+	}
+	if t.CertFile != "" || t.KeyFile != "" || t.CAFile != "" {
+		if t.CertFile == "" || t.KeyFile == "" || t.CAFile == "" {
+			return nil, usageError{errors.New("--cert, --key and --ca go together")}
+		}
+		cfg.CertFile, cfg.KeyFile, cfg.CAFile, cfg.OwnCertificate = t.CertFile, t.KeyFile, t.CAFile, false
+	}
+	return client.Connect(cfg)
+}
+
+// local turns a listen address into one that can be dialled: a daemon that listens everywhere is asked on loopback.
+func local(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// Call bounds a query in time.
+func Call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, callTimeout)
+}
+
+// Output is the --output flag of a query.
+type Output struct{ format string }
+
+// Flags adds the flag to cmd.
+func (o *Output) Flags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&o.format, "output", "o", "table", "table or json")
+}
+
+// Check refuses an unknown format; call it before the query is made.
+func (o *Output) Check() error {
+	if o.format != "table" && o.format != "json" {
+		return usageError{fmt.Errorf("--output is table or json, not %q", o.format)}
+	}
+	return nil
+}
+
+// Print writes value as JSON, or what table writes: cells separated by tabs.
+func (o *Output) Print(w io.Writer, value any, table func(io.Writer)) error {
+	if o.format == "json" {
+		return printJSON(w, value)
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table(tw)
+	return tw.Flush()
+}
+
+func printJSON(w io.Writer, value any) error {
+	var text []byte
+	var err error
+	if message, ok := value.(proto.Message); ok {
+		text, err = protojson.MarshalOptions{Multiline: true, EmitUnpopulated: true}.Marshal(message)
+	} else {
+		text, err = json.MarshalIndent(value, "", "  ")
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, string(text))
+	return err
+}
+
+// Age words how long ago something was, to two units: "never" for the zero time.
+func Age(at time.Time) string {
+	if at.IsZero() || at.Unix() == 0 {
+		return "never"
+	}
+	return Duration(time.Since(at)) + " ago"
+}
+
+// Duration words a duration to two units.
+func Duration(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(time.Second / 10).String()
+	case d < time.Hour:
+		return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
+	case d < 48*time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
+}

@@ -1,0 +1,43 @@
+package config
+
+import (
+	"strings"
+	"time"
+)
+
+// CheckBetween reports a duration outside of the two bounds, which are allowed.
+func (p *Problems) CheckBetween(key string, value Duration, least, most time.Duration) {
+	if d := time.Duration(value); d < least || d > most {
+		p.Add(key, "must be %s to %s, not %s", least, most, d)
+	}
+}
+
+// CheckNumber reports a number outside of the two bounds, which are allowed.
+func (p *Problems) CheckNumber(key string, value, least, most int) {
+	if value < least || value > most {
+		p.Add(key, "must be %d to %d, not %d", least, most, value)
+	}
+}
+
+// CheckOneOf reports a value that is none of the allowed ones.
+func (p *Problems) CheckOneOf(key, value string, allowed ...string) {
+	for _, a := range allowed {
+		if value == a {
+			return
+		}
+	}
+	p.Add(key, "must be one of %s, not %q", strings.Join(allowed, ", "), value)
+}
+
+// CheckDatabase reports a database URL of an unknown kind. It never repeats the value, which may hold a password.
+func (p *Problems) CheckDatabase(key, value string) {
+	if path, ok := strings.CutPrefix(value, "sqlite:"); ok {
+		if path == "" {
+			p.Add(key, "names no file: expected sqlite:PATH")
+		}
+		return
+	}
+	if !strings.HasPrefix(value, "postgres://") && !strings.HasPrefix(value, "postgresql://") {
+		p.Add(key, "expected sqlite:PATH or postgres://USER@HOST/DATABASE")
+	}
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+
+	"github.com/antipode-registry/antipode/internal/config"
+	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
+)
+
+// settings is the configuration file of secondaryd; docs/configuration.md describes every key.
+type settings struct {
+	Node        string              `yaml:"node"`
+	Database    string              `yaml:"database"`
+	Primary     primarySettings     `yaml:"primary"`
+	Registry    registrySettings    `yaml:"registry"`
+	Replication replicationSettings `yaml:"replication"`
+	Deletions   deletionsSettings   `yaml:"deletions"`
+	HTTP        httpSettings        `yaml:"http"`
+	GRPC        grpcSettings        `yaml:"grpc"`
+	Sweep       sweepSettings       `yaml:"sweep"`
+	Operators   []string            `yaml:"operators"`
+	Log         logSettings         `yaml:"log"`
+}
+
+type primarySettings struct {
+	Address             string `yaml:"address"`
+	CertFile            string `yaml:"cert_file"`
+	KeyFile             string `yaml:"key_file"`
+	CAFile              string `yaml:"ca_file"`
+	RegistryURL         string `yaml:"registry_url"`
+	RegistryCAFile      string `yaml:"registry_ca_file"`
+	RegistryConcurrency int    `yaml:"registry_concurrency"`
+}
+
+type registrySettings struct {
+	URL         string `yaml:"url"`
+	CAFile      string `yaml:"ca_file"`
+	Concurrency int    `yaml:"concurrency"`
+}
+
+type replicationSettings struct {
+	Workers int      `yaml:"workers"`
+	Blobs   int      `yaml:"blobs"`
+	Include []string `yaml:"include"`
+	Exclude []string `yaml:"exclude"`
+}
+
+type deletionsSettings struct {
+	Enabled   bool          `yaml:"enabled"`
+	KeepStray bool          `yaml:"keep_stray"`
+	Protected []string      `yaml:"protected"`
+	Brake     brakeSettings `yaml:"brake"`
+}
+
+type brakeSettings struct {
+	Share float64 `yaml:"share"`
+	Count int     `yaml:"count"`
+}
+
+type httpSettings struct {
+	Listen string `yaml:"listen"`
+}
+
+type grpcSettings struct {
+	Listen       string `yaml:"listen"`
+	CertFile     string `yaml:"cert_file"`
+	KeyFile      string `yaml:"key_file"`
+	ClientCAFile string `yaml:"client_ca_file"`
+}
+
+type sweepSettings struct {
+	Interval config.Duration `yaml:"interval"`
+}
+
+type logSettings struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+// loadSettings reads the file and names every mistake in it at once.
+func loadSettings(path string) (*settings, error) {
+	s := &settings{
+		Database:    "sqlite:secondary.db",
+		Primary:     primarySettings{RegistryConcurrency: 16},
+		Registry:    registrySettings{Concurrency: 16},
+		Replication: replicationSettings{Workers: 8, Blobs: 8, Include: []string{"**"}},
+		Deletions:   deletionsSettings{Enabled: true, Brake: brakeSettings{Share: 0.5, Count: 10}},
+		HTTP:        httpSettings{Listen: "127.0.0.1:8081"},
+		GRPC:        grpcSettings{Listen: "127.0.0.1:7444"},
+		Sweep:       sweepSettings{Interval: config.Duration(time.Hour)},
+		Log:         logSettings{Level: "info", Format: "text"},
+	}
+	return s, config.Load(path, s, s.check)
+}
+
+func (s *settings) check(p *config.Problems) {
+	p.CheckName("node", s.Node)
+	p.CheckDatabase("database", s.Database)
+	p.CheckAddress("primary.address", s.Primary.Address)
+	p.CheckFile("primary.cert_file", s.Primary.CertFile)
+	p.CheckFile("primary.key_file", s.Primary.KeyFile)
+	p.CheckFile("primary.ca_file", s.Primary.CAFile)
+	if s.Primary.RegistryURL != "" {
+		p.CheckURL("primary.registry_url", s.Primary.RegistryURL)
+	}
+	if s.Primary.RegistryCAFile != "" {
+		p.CheckFile("primary.registry_ca_file", s.Primary.RegistryCAFile)
+	}
+	p.CheckNumber("primary.registry_concurrency", s.Primary.RegistryConcurrency, 1, 1024)
+	p.CheckURL("registry.url", s.Registry.URL)
+	if s.Registry.CAFile != "" {
+		p.CheckFile("registry.ca_file", s.Registry.CAFile)
+	}
+	p.CheckNumber("registry.concurrency", s.Registry.Concurrency, 1, 1024)
+	s.checkPolicy(p)
+	p.CheckListen("http.listen", s.HTTP.Listen)
+	p.CheckListen("grpc.listen", s.GRPC.Listen)
+	p.CheckFile("grpc.cert_file", s.GRPC.CertFile)
+	p.CheckFile("grpc.key_file", s.GRPC.KeyFile)
+	p.CheckFile("grpc.client_ca_file", s.GRPC.ClientCAFile)
+	p.CheckBetween("sweep.interval", s.Sweep.Interval, time.Second, 7*24*time.Hour)
+	for i, name := range s.Operators {
+		p.CheckName(fmt.Sprintf("operators[%d]", i), name)
+	}
+	p.CheckOneOf("log.level", s.Log.Level, "debug", "info", "warn", "error")
+	p.CheckOneOf("log.format", s.Log.Format, "text", "json")
+}
+
+func (s *settings) checkPolicy(p *config.Problems) {
+	p.CheckNumber("replication.workers", s.Replication.Workers, 1, 256)
+	p.CheckNumber("replication.blobs", s.Replication.Blobs, 1, 256)
+	globs := map[string][]string{
+		"replication.include": s.Replication.Include, "replication.exclude": s.Replication.Exclude,
+		"deletions.protected": s.Deletions.Protected,
+	}
+	for key, list := range globs {
+		for i, glob := range list {
+			p.CheckGlob(fmt.Sprintf("%s[%d]", key, i), glob)
+		}
+	}
+	if len(s.Replication.Include) == 0 {
+		p.Add("replication.include", "includes nothing; leave it out to replicate all that the primary grants")
+	}
+	if share := s.Deletions.Brake.Share; !(share >= 0 && share <= 1) {
+		p.Add("deletions.brake.share", "must be 0 to 1, not %v", share)
+	}
+	p.CheckNumber("deletions.brake.count", s.Deletions.Brake.Count, 0, 1<<30)
+}
+
+// wants says whether the site replicates a repository.
+func (s *settings) wants(repository string) bool {
+	return matches(s.Replication.Include, repository) && !matches(s.Replication.Exclude, repository)
+}
+
+// scope identifies what the site replicates: when it changes, the feed has to be read again from its beginning.
+func (s *settings) scope() string {
+	return fmt.Sprintf("include %q exclude %q", s.Replication.Include, s.Replication.Exclude)
+}
+
+func (s *settings) policy() plan.Policy {
+	return plan.Policy{
+		Deletions: s.Deletions.Enabled, KeepStray: s.Deletions.KeepStray,
+		Protected:  func(tag string) bool { return matches(s.Deletions.Protected, tag) },
+		BrakeShare: s.Deletions.Brake.Share, BrakeCount: int64(s.Deletions.Brake.Count),
+	}
+}
+
+// matches says whether one of the globs, which were checked, matches name.
+func matches(globs []string, name string) bool {
+	for _, glob := range globs {
+		if doublestar.MatchUnvalidated(glob, name) {
+			return true
+		}
+	}
+	return false
+}

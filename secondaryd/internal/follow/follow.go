@@ -1,0 +1,160 @@
+// Package follow keeps the subscription to the primary: it turns batches of changes into tracking rows and moves the
+// cursor in the same transaction.
+//
+// A change is never acknowledged before it is stored: reconnecting with the stored cursor is the acknowledgement. When
+// the cursor does not fit the primary's feed, everything is read and compared again from the beginning; nothing is
+// deleted because of it.
+package follow
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/antipode-registry/antipode/client"
+	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
+)
+
+// Back-off between streams, doubling with jitter.
+const (
+	leastWait = 250 * time.Millisecond
+	mostWait  = 10 * time.Second
+)
+
+// Feed is the primary's feed; *client.Client implements it.
+type Feed interface {
+	Subscribe(ctx context.Context, node string, from client.Position) iter.Seq2[client.Event, error]
+}
+
+// Tracking is where changes and the cursor go; *tracking.Store implements it.
+type Tracking interface {
+	Cursor(ctx context.Context) (tracking.Cursor, error)
+	Apply(ctx context.Context, feedID string, changes []tracking.Change, cursor, head int64) error
+	Heard(ctx context.Context, head int64) error
+	StartOver(ctx context.Context) error
+}
+
+// Options of a Follower.
+type Options struct {
+	// Node is the site's own name.
+	Node string
+	// Wants says whether the site replicates a repository; nil means all of them.
+	Wants  func(repository string) bool
+	Logger *slog.Logger
+}
+
+// Follower follows the feed. Its accessors are safe for concurrent use with Run.
+type Follower struct {
+	feed     Feed
+	tracking Tracking
+	opts     Options
+
+	mu        sync.Mutex
+	connected bool
+	lastErr   error
+}
+
+// New returns a Follower; Run starts it.
+func New(f Feed, t Tracking, opts Options) *Follower {
+	return &Follower{feed: f, tracking: t, opts: opts}
+}
+
+// Connected says whether a subscription is up and, if not, why the last one ended.
+func (f *Follower) Connected() (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.connected, f.lastErr
+}
+
+func (f *Follower) set(connected bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.connected, f.lastErr = connected, err
+}
+
+// Run follows until ctx ends, whatever happens to the link or to the database meanwhile.
+func (f *Follower) Run(ctx context.Context) error {
+	for failures := 0; ctx.Err() == nil; {
+		began, err := f.Stream(ctx)
+		f.set(false, err)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if began {
+			failures = 0
+		}
+		f.opts.Logger.Warn("the subscription ended; reconnecting", "node", f.opts.Node, "side", "primary", "error", err)
+		if errors.Is(err, client.ErrStartOver) {
+			if err := f.tracking.StartOver(ctx); err != nil {
+				f.opts.Logger.Error("could not begin to start over", "side", "local", "error", err)
+			}
+		}
+		pause(ctx, failures)
+		failures++
+	}
+	return nil
+}
+
+// Stream follows one stream from the stored cursor until it ends, and says whether it began at all.
+func (f *Follower) Stream(ctx context.Context) (began bool, err error) {
+	cursor, err := f.tracking.Cursor(ctx)
+	if err != nil {
+		return false, err
+	}
+	from := client.Position{FeedID: cursor.FeedID, Revision: cursor.Revision}
+	for event, err := range f.feed.Subscribe(ctx, f.opts.Node, from) {
+		if err != nil {
+			return began, err
+		}
+		if !began {
+			f.opts.Logger.Info("following the primary's feed", "node", f.opts.Node, "feed", event.FeedID,
+				"revision", from.Revision, "head", event.Head)
+		}
+		began = true
+		f.set(true, nil)
+		if err := f.take(ctx, event, &cursor); err != nil {
+			return began, err
+		}
+	}
+	return began, ctx.Err()
+}
+
+// take stores what an event says. A heartbeat that moves nothing writes no row.
+func (f *Follower) take(ctx context.Context, event client.Event, cursor *tracking.Cursor) error {
+	moved := event.Cursor != cursor.Revision || event.FeedID != cursor.FeedID
+	if len(event.Changes) == 0 && !moved {
+		return f.tracking.Heard(ctx, event.Head)
+	}
+	changes := make([]tracking.Change, 0, len(event.Changes))
+	for _, change := range event.Changes {
+		if f.opts.Wants != nil && !f.opts.Wants(change.Repository) {
+			continue
+		}
+		class := tracking.Live
+		if change.Revision <= event.BackfillTo {
+			class = tracking.Backfill
+		}
+		changes = append(changes, tracking.Change{
+			Repository: change.Repository, Revision: change.Revision, ChangedAt: change.ChangedAt, Class: class,
+		})
+	}
+	if err := f.tracking.Apply(ctx, event.FeedID, changes, event.Cursor, event.Head); err != nil {
+		return err
+	}
+	cursor.FeedID, cursor.Revision = event.FeedID, event.Cursor
+	return nil
+}
+
+func pause(ctx context.Context, failures int) {
+	wait := min(leastWait<<min(failures, 8), mostWait)
+	timer := time.NewTimer(wait/2 + rand.N(wait/2))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

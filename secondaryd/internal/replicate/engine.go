@@ -1,0 +1,208 @@
+// Package replicate does the site's work: it claims repositories that are due, lists both sides, makes the plan, applies
+// it and records what came of it.
+//
+// It guarantees that a repository is called synced only when every tag of the listing is on the site with the same
+// digest and every removal was made or kept by policy; that removals follow only from a listing with its summary, read
+// after the change; and that nothing is written without a living lease. What one tag's failure does to its repository,
+// it does not do to the tag's siblings.
+package replicate
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/antipode-registry/antipode/client"
+	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/transfer"
+	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
+	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
+)
+
+// Primary lists repositories; *client.Client implements it.
+type Primary interface {
+	Tags(ctx context.Context, repository string, since client.Position) (client.Listing, error)
+}
+
+// Options of an Engine; all but Metrics are required.
+type Options struct {
+	// Owner names this process in the leases that it holds.
+	Owner string
+	// Workers is how many repositories are synced at once.
+	Workers int
+	// Lease is how long a claim lasts without being renewed.
+	Lease time.Duration
+	// Policy decides about removals.
+	Policy plan.Policy
+	// OpenSource returns the handle of the primary's registry at a URL; called once for each URL.
+	OpenSource func(url string) (*registry.Registry, error)
+	// SourceURL overrides where the primary says that its registry is; optional.
+	SourceURL string
+	Logger    *slog.Logger
+	Metrics   *Metrics
+}
+
+// Parts are what an Engine works with.
+type Parts struct {
+	Tracking *tracking.Store
+	Primary  Primary
+	Site     *registry.Registry
+	Copier   *transfer.Copier
+}
+
+// Engine syncs repositories. It is safe for concurrent use.
+type Engine struct {
+	Parts
+	opts    Options
+	sources sources
+	active  active
+	bytes   atomic.Int64
+}
+
+// New returns an Engine; Run starts it.
+func New(parts Parts, opts Options) *Engine {
+	return &Engine{Parts: parts, opts: opts, sources: sources{open: opts.OpenSource}}
+}
+
+// Bytes returns how many bytes of blobs were copied to the site since the process started.
+func (e *Engine) Bytes() int64 { return e.bytes.Load() }
+
+// Every fairShare-th claim goes to what has waited longest, whatever its class, so that a stream of live changes cannot
+// starve a backfill.
+const fairShare = 8
+
+// idle bounds how long the engine waits without looking for due work: it covers a wake-up that got lost.
+const idle = 30 * time.Second
+
+// Run works until ctx ends, then waits for what it began to let go.
+func (e *Engine) Run(ctx context.Context) error {
+	wake, stop := e.Tracking.Watch()
+	defer stop()
+	slots := newSlots(e.opts.Workers)
+	var running sync.WaitGroup
+	defer running.Wait()
+	for claims := 0; slots.acquire(ctx); claims++ {
+		lease, err := e.Tracking.Claim(ctx, e.opts.Owner, slots.pick(claims))
+		if err != nil && ctx.Err() == nil {
+			e.opts.Logger.Error("could not claim work", "side", "local", "error", err)
+		}
+		if lease == nil {
+			slots.release()
+			e.wait(ctx, wake, slots.freed, err)
+			continue
+		}
+		running.Go(func() {
+			defer slots.release()
+			e.run(ctx, lease)
+		})
+	}
+	return nil
+}
+
+// wait returns when there may be due work, or a slot for it.
+func (e *Engine) wait(ctx context.Context, wake, freed <-chan struct{}, claimErr error) {
+	pause := idle
+	if claimErr != nil {
+		pause = time.Second
+	} else if due, ok, err := e.Tracking.NextDue(ctx); err == nil && ok {
+		pause = min(idle, max(time.Until(due), 5*time.Millisecond))
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-wake:
+	case <-freed:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// run syncs one claimed repository and records the outcome.
+func (e *Engine) run(ctx context.Context, lease *tracking.Lease) {
+	log := e.opts.Logger.With("repository", lease.Repository, "revision", lease.Wanted)
+	began := time.Now()
+	work, end := e.active.begin(lease.Repository)
+	defer end()
+	held := hold(ctx, e.Tracking, lease, e.opts.Lease)
+	outcome := e.sync(held.ctx, lease, held, work)
+	held.end()
+	if ctx.Err() != nil {
+		// We are stopping: nothing failed, and the next process should go on at once.
+		outcome = tracking.Outcome{Retry: time.Millisecond, TagCount: unknown, Journal: outcome.Journal}
+	}
+	// The outcome is worth recording although the process is being stopped.
+	record, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := e.Tracking.Finish(record, lease, outcome); err != nil {
+		log.Error("could not record the outcome; the repository becomes due again when its lease runs out",
+			"side", "local", "error", err)
+		e.opts.Metrics.synced("lost", "", time.Since(began))
+		return
+	}
+	e.report(log, outcome, time.Since(began))
+}
+
+func (e *Engine) report(log *slog.Logger, outcome tracking.Outcome, took time.Duration) {
+	switch {
+	case outcome.Failure != nil:
+		f := outcome.Failure
+		log.Warn("sync failed", "side", f.Side, "reference", f.Reference, "error", f.Message, "seconds", took.Seconds())
+		e.opts.Metrics.synced("failed", f.Side, took)
+	case outcome.Held != "":
+		log.Warn("removals withheld", "reason", outcome.Held, "seconds", took.Seconds())
+		e.opts.Metrics.synced("held", "", took)
+	case outcome.Synced:
+		log.Info("synced", "seconds", took.Seconds())
+		e.opts.Metrics.synced("synced", "", took)
+	default:
+		log.Info("not settled yet; looking again soon", "seconds", took.Seconds())
+		e.opts.Metrics.synced("unsettled", "", took)
+	}
+}
+
+// slots bounds the repositories at work.
+type slots struct {
+	free  chan struct{}
+	freed chan struct{} // of one: a slot became free
+}
+
+func newSlots(n int) *slots {
+	s := &slots{free: make(chan struct{}, n), freed: make(chan struct{}, 1)}
+	for range n {
+		s.free <- struct{}{}
+	}
+	return s
+}
+
+// acquire takes a slot, and says whether it got one before ctx ended.
+func (s *slots) acquire(ctx context.Context) bool {
+	select {
+	case <-s.free:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *slots) release() {
+	s.free <- struct{}{}
+	select {
+	case s.freed <- struct{}{}:
+	default:
+	}
+}
+
+// pick says what the slot just taken may be used for. The last one is kept for live changes, so that they need not wait
+// for a backfill to let go of one.
+func (s *slots) pick(claims int) tracking.Pick {
+	switch {
+	case cap(s.free) > 1 && len(s.free) == 0:
+		return tracking.LiveOnly
+	case claims%fairShare == fairShare-1:
+		return tracking.OldestFirst
+	default:
+		return tracking.LiveFirst
+	}
+}

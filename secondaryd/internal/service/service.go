@@ -1,0 +1,214 @@
+// Package service is the site's gRPC surface and its voice towards the primary: it turns protobuf into calls of the
+// domain packages and back, checks who may call, and does nothing else.
+package service
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
+	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/link"
+	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
+	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
+)
+
+// Access decides who may call.
+type Access struct {
+	// Node is the site's own name: its certificate may call, since its command line uses it.
+	Node string
+	// Operators are the names of the certificates that may call. Empty lets in every certificate whose role says
+	// operator.
+	Operators []string
+}
+
+// Authorize is package link's hook before every RPC.
+func (a Access) Authorize(_ context.Context, _ string, id link.Identity) error {
+	if id.Self || id.Role == link.RoleNode && id.Name == a.Node {
+		return nil
+	}
+	if id.Role == link.RoleOperator && len(a.Operators) == 0 {
+		return nil
+	}
+	for _, name := range a.Operators {
+		if (id.Role == link.RoleOperator || id.Role == "") && id.Name == name {
+			return nil
+		}
+	}
+	return status.Errorf(codes.Unauthenticated, "the certificate of %q is not an operator's", id.Name)
+}
+
+// MapError turns domain errors into status errors: the one place where codes are chosen.
+func MapError(err error) error {
+	if s, ok := status.FromError(err); ok {
+		// What the primary answered keeps its code, with our words about it.
+		return status.Error(s.Code(), err.Error())
+	}
+	switch {
+	case errors.Is(err, database.ErrUnavailable):
+		return status.Error(codes.Unavailable, "the site's database cannot be reached")
+	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrUnauthorized):
+		return status.Error(codes.Unavailable, err.Error())
+	case errors.Is(err, registry.ErrMalformed):
+		return status.Error(codes.FailedPrecondition, err.Error())
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, "cancelled")
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, "took too long")
+	}
+	return status.Error(codes.Internal, err.Error())
+}
+
+// Differ compares both sides of a repository; *replicate.Engine implements it.
+type Differ interface {
+	Diff(ctx context.Context, repository string) (plan.Plan, error)
+}
+
+// ReplicationService implements antipode.v1.ReplicationService.
+type ReplicationService struct {
+	antipodev1.UnimplementedReplicationServiceServer
+	node     string
+	tracking *tracking.Store
+	differ   Differ
+	status   *Status
+}
+
+// NewReplicationService returns the service of the site called node.
+func NewReplicationService(node string, t *tracking.Store, d Differ, s *Status) *ReplicationService {
+	return &ReplicationService{node: node, tracking: t, differ: d, status: s}
+}
+
+// GetStatus implements the RPC.
+func (s *ReplicationService) GetStatus(
+	ctx context.Context, _ *antipodev1.GetStatusRequest,
+) (*antipodev1.GetStatusResponse, error) {
+	return &antipodev1.GetStatusResponse{Node: s.node, Status: s.status.Make(ctx)}, nil
+}
+
+// ListRepositories implements the RPC.
+func (s *ReplicationService) ListRepositories(
+	ctx context.Context, req *antipodev1.ReplicationServiceListRepositoriesRequest,
+) (*antipodev1.ReplicationServiceListRepositoriesResponse, error) {
+	limit, after, err := page(req.GetPageSize(), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	state, known := stateFromProto[req.GetState()]
+	if !known {
+		return nil, status.Errorf(codes.InvalidArgument, "state %d is not known", req.GetState())
+	}
+	rows, err := s.tracking.List(ctx, state, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	resp := &antipodev1.ReplicationServiceListRepositoriesResponse{}
+	for _, row := range rows {
+		resp.Repositories = append(resp.Repositories, repositoryProto(row))
+	}
+	if len(rows) == limit {
+		resp.NextPageToken = tokenPrefix + rows[limit-1].Name
+	}
+	return resp, nil
+}
+
+// GetRepository implements the RPC.
+func (s *ReplicationService) GetRepository(
+	ctx context.Context, req *antipodev1.GetRepositoryRequest,
+) (*antipodev1.GetRepositoryResponse, error) {
+	row, err := s.tracked(ctx, req.GetRepository())
+	if err != nil {
+		return nil, err
+	}
+	const standard, most = 50, 500
+	size := min(int(req.GetJournalSize()), most)
+	if size <= 0 {
+		size = standard
+	}
+	entries, err := s.tracking.Journal(ctx, row.Name, size)
+	if err != nil {
+		return nil, err
+	}
+	resp := &antipodev1.GetRepositoryResponse{Repository: repositoryProto(row)}
+	for _, entry := range entries {
+		resp.Journal = append(resp.Journal, entryProto(entry))
+	}
+	return resp, nil
+}
+
+func (s *ReplicationService) tracked(ctx context.Context, name string) (tracking.Repository, error) {
+	if name == "" {
+		return tracking.Repository{}, status.Error(codes.InvalidArgument, "repository is missing")
+	}
+	row, found, err := s.tracking.Get(ctx, name)
+	if err == nil && !found {
+		err = status.Errorf(codes.NotFound, "the site does not track %s", name)
+	}
+	return row, err
+}
+
+// DiffRepository implements the RPC.
+func (s *ReplicationService) DiffRepository(
+	ctx context.Context, req *antipodev1.DiffRepositoryRequest,
+) (*antipodev1.DiffRepositoryResponse, error) {
+	if err := registry.ValidRepository(req.GetRepository()); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	difference, err := s.differ.Diff(ctx, req.GetRepository())
+	if err != nil {
+		return nil, err
+	}
+	return planProto(difference), nil
+}
+
+// Resync implements the RPC.
+func (s *ReplicationService) Resync(ctx context.Context, req *antipodev1.ResyncRequest) (*antipodev1.ResyncResponse, error) {
+	if req.GetAll() == (req.GetRepository() != "") {
+		return nil, status.Error(codes.InvalidArgument, "name a repository, or ask for all")
+	}
+	if req.GetAll() {
+		n, err := s.tracking.ResyncAll(ctx)
+		return &antipodev1.ResyncResponse{Repositories: n}, err
+	}
+	found, err := s.tracking.Resync(ctx, req.GetRepository())
+	if err == nil && !found {
+		err = status.Errorf(codes.NotFound, "the site does not track %s", req.GetRepository())
+	}
+	return &antipodev1.ResyncResponse{Repositories: 1}, err
+}
+
+// Pause implements the RPC.
+func (s *ReplicationService) Pause(ctx context.Context, _ *antipodev1.PauseRequest) (*antipodev1.PauseResponse, error) {
+	return &antipodev1.PauseResponse{}, s.tracking.SetPaused(ctx, true)
+}
+
+// Resume implements the RPC.
+func (s *ReplicationService) Resume(ctx context.Context, _ *antipodev1.ResumeRequest) (*antipodev1.ResumeResponse, error) {
+	return &antipodev1.ResumeResponse{}, s.tracking.SetPaused(ctx, false)
+}
+
+// tokenPrefix versions page tokens, so that their form can change.
+const tokenPrefix = "after:"
+
+// page reads the size and the token of a request for a page: names after the token, at most size of them.
+func page(size int32, token string) (limit int, after string, err error) {
+	const standard, most = 100, 1000
+	if size < 0 {
+		return 0, "", status.Error(codes.InvalidArgument, "page_size is negative")
+	}
+	if limit = min(int(size), most); limit == 0 {
+		limit = standard
+	}
+	if token == "" {
+		return limit, "", nil
+	}
+	after, ok := strings.CutPrefix(token, tokenPrefix)
+	if !ok || registry.ValidRepository(after) != nil {
+		return 0, "", status.Error(codes.InvalidArgument, "page_token was not made by this service")
+	}
+	return limit, after, nil
+}

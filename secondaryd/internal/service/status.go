@@ -1,0 +1,142 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
+	"github.com/antipode-registry/antipode/secondaryd/internal/replicate"
+	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
+)
+
+// probeTimeout bounds the question whether the registry and the database answer.
+const probeTimeout = 3 * time.Second
+
+// most is how many running syncs a status names.
+const mostActive = 64
+
+// StatusSources is where a status comes from; all are required.
+type StatusSources struct {
+	Version   string
+	StartedAt time.Time
+	Tracking  *tracking.Store
+	// Database and Registry answer whether they can be reached.
+	Database, Registry interface {
+		Ping(ctx context.Context) error
+	}
+	// Follower says whether the subscription is up and, if not, why.
+	Follower interface{ Connected() (bool, error) }
+	// Engine names what is being synced.
+	Engine interface{ Active() []*replicate.Active }
+	// Bytes counts what was written to the site's registry.
+	Bytes func() int64
+}
+
+// Status makes the site's status.
+type Status struct{ from StatusSources }
+
+// NewStatus returns a maker of statuses. It is safe for concurrent use.
+func NewStatus(from StatusSources) *Status { return &Status{from: from} }
+
+// Make returns the status as of now. What cannot be found out is said in it: it has no other errors.
+func (s *Status) Make(ctx context.Context) *antipodev1.NodeStatus {
+	st := &antipodev1.NodeStatus{
+		Version: s.from.Version, StartedAt: timestamppb.New(s.from.StartedAt),
+		Uptime: durationpb.New(time.Since(s.from.StartedAt)), BytesCopied: s.from.Bytes(),
+		Repositories: &antipodev1.RepositoryCounts{}, Active: s.active(),
+	}
+	var why error
+	if st.Connected, why = s.from.Follower.Connected(); !st.Connected {
+		problem(st, "not connected to the primary", why)
+	}
+	err := ping(ctx, s.from.Registry)
+	if st.RegistryReachable = err == nil; err != nil {
+		problem(st, "the site's registry does not answer", err)
+	}
+	err = s.fill(ctx, st)
+	if st.DatabaseReachable = err == nil; err != nil {
+		problem(st, "the site's database does not answer", err)
+	}
+	if n := st.GetRepositories().GetFailed(); n > 0 {
+		problem(st, fmt.Sprintf("%d repositories failed", n), nil)
+	}
+	if n := st.GetRepositories().GetHeld(); n > 0 {
+		problem(st, fmt.Sprintf("%d repositories are held: removals wait for an operator", n), nil)
+	}
+	return st
+}
+
+func problem(st *antipodev1.NodeStatus, what string, err error) {
+	if err != nil {
+		what += ": " + clip(err.Error())
+	}
+	st.Problems = append(st.Problems, what)
+}
+
+func ping(ctx context.Context, target interface {
+	Ping(ctx context.Context) error
+},
+) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	return target.Ping(ctx)
+}
+
+// fill adds what the database knows.
+func (s *Status) fill(ctx context.Context, st *antipodev1.NodeStatus) error {
+	if err := ping(ctx, s.from.Database); err != nil {
+		return err
+	}
+	cursor, err := s.from.Tracking.Cursor(ctx)
+	if err != nil {
+		return err
+	}
+	summary, err := s.from.Tracking.Summary(ctx)
+	if err != nil {
+		return err
+	}
+	if st.Paused, err = s.from.Tracking.Paused(ctx); err != nil {
+		return err
+	}
+	st.FeedId, st.CursorRevision, st.HeadRevision = cursor.FeedID, cursor.Revision, cursor.Head
+	st.CursorMovedAt, st.PrimaryHeardAt = timeProto(cursor.MovedAt), timeProto(cursor.HeardAt)
+	st.LastSyncedAt, st.LastError = timeProto(summary.LastSyncedAt), failureProto(summary.LastError)
+	st.Repositories = &antipodev1.RepositoryCounts{
+		Total: summary.Total, Synced: summary.Counts[tracking.Synced], Pending: summary.Counts[tracking.Pending],
+		Syncing: summary.Counts[tracking.Syncing], Failed: summary.Counts[tracking.Failed],
+		Held: summary.Counts[tracking.Held],
+	}
+	st.LagRevisions, st.Lag = lag(cursor, summary)
+	return nil
+}
+
+// lag is how far the site is behind: in revisions, from below the first one that is not on the site; in time, the age of
+// the oldest such change.
+func lag(cursor tracking.Cursor, summary tracking.Summary) (int64, *durationpb.Duration) {
+	if summary.Counts[tracking.Synced] == summary.Total {
+		return max(0, cursor.Head-cursor.Revision), durationpb.New(0)
+	}
+	age := time.Duration(0)
+	if !summary.OldestUnsyncedAt.IsZero() {
+		age = max(0, time.Since(summary.OldestUnsyncedAt))
+	}
+	return max(0, cursor.Head-max(0, summary.LowestUnsynced-1)), durationpb.New(age)
+}
+
+func (s *Status) active() []*antipodev1.ActiveSync {
+	var list []*antipodev1.ActiveSync
+	for _, work := range s.from.Engine.Active() {
+		if len(list) == mostActive {
+			break
+		}
+		done, total := work.Bytes()
+		list = append(list, &antipodev1.ActiveSync{
+			Repository: work.Repository, StartedAt: timestamppb.New(work.StartedAt), BytesDone: done, BytesTotal: total,
+		})
+	}
+	return list
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/antipode-registry/antipode/client"
+	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
+	"github.com/antipode-registry/antipode/internal/cli"
+	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/link"
+	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
+	"github.com/antipode-registry/antipode/internal/transfer"
+	"github.com/antipode-registry/antipode/secondaryd/internal/follow"
+	"github.com/antipode-registry/antipode/secondaryd/internal/replicate"
+	"github.com/antipode-registry/antipode/secondaryd/internal/service"
+	"github.com/antipode-registry/antipode/secondaryd/internal/sweep"
+	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
+)
+
+// lease is how long a claim of a repository lasts without being renewed, and so how long a repository waits for another
+// worker after its own was killed.
+const lease = 30 * time.Second
+
+func newServe() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon until it is told to stop (SIGINT, SIGTERM)",
+		Args:  cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadSettings(path)
+			if err != nil {
+				return err
+			}
+			logger, err := telemetry.NewLogger(os.Stderr, cfg.Log.Level, cfg.Log.Format)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg, logger.With("node", cfg.Node))
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+// daemon is secondaryd's parts.
+type daemon struct {
+	cfg      *settings
+	logger   *slog.Logger
+	metrics  *prometheus.Registry
+	sides    *registry.Metrics
+	started  time.Time
+	db       *database.DB
+	tracking *tracking.Store
+	primary  *client.Client
+	site     *registry.Registry
+	engine   *replicate.Engine
+	follower *follow.Follower
+	reporter *service.Reporter
+	sweeper  *sweep.Sweeper
+	server   *link.Server
+	http     net.Listener
+}
+
+// serve builds the parts, from the database up, and runs them until ctx ends or one of them fails.
+func serve(ctx context.Context, cfg *settings, logger *slog.Logger) error {
+	logger.Info("starting", "version", telemetry.Version())
+	d := &daemon{cfg: cfg, logger: logger, started: time.Now(), metrics: telemetry.NewRegistry("secondaryd", telemetry.Version())}
+	if err := d.open(ctx); err != nil {
+		return errors.Join(err, d.close())
+	}
+	d.logger.Info("listening", "service", "http", "address", d.http.Addr().String())
+	d.logger.Info("listening", "service", "grpc", "address", d.server.Addr().String())
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.engine.Run(ctx) })
+	group.Go(func() error { return d.follower.Run(ctx) })
+	group.Go(func() error { return d.reporter.Run(ctx) })
+	group.Go(func() error { return d.sweeper.Run(ctx) })
+	group.Go(func() error { return d.server.Run(ctx) })
+	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.handler(), d.logger) })
+	err := group.Wait()
+	d.logger.Info("stopped")
+	return errors.Join(err, d.close())
+}
+
+func (d *daemon) open(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		d.openTracking, d.openPrimary, d.openSite, d.openEngine, d.listen,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *daemon) openTracking(ctx context.Context) (err error) {
+	if d.db, err = database.Open(ctx, d.cfg.Database, d.logger); err != nil {
+		return err
+	}
+	if d.tracking, err = tracking.Open(ctx, d.db, tracking.Options{Lease: lease}); err != nil {
+		return err
+	}
+	changed, err := d.tracking.SetScope(ctx, d.cfg.scope(), d.cfg.wants)
+	if changed {
+		d.logger.Info("what is replicated was changed in the configuration; reading the feed from its beginning")
+	}
+	return err
+}
+
+func (d *daemon) openPrimary(context.Context) (err error) {
+	d.primary, err = client.Dial(client.Config{
+		Address: d.cfg.Primary.Address, CertFile: d.cfg.Primary.CertFile, KeyFile: d.cfg.Primary.KeyFile,
+		CAFile: d.cfg.Primary.CAFile, UserAgent: userAgent(),
+	})
+	if err != nil {
+		return fmt.Errorf("primary: %w", err)
+	}
+	d.follower = follow.New(d.primary, d.tracking, follow.Options{Node: d.cfg.Node, Wants: d.cfg.wants, Logger: d.logger})
+	return nil
+}
+
+func (d *daemon) openSite(context.Context) (err error) {
+	d.sides = registry.NewMetrics(d.metrics)
+	d.site, err = registry.Open(registry.Config{
+		URL: d.cfg.Registry.URL, Side: registry.Destination, UserAgent: userAgent(),
+		Concurrency: d.cfg.Registry.Concurrency, CAFile: d.cfg.Registry.CAFile, Metrics: d.sides,
+	})
+	if err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	d.sweeper = sweep.New(d.site, d.tracking, d.tracking.Content(), sweep.Options{
+		Interval: time.Duration(d.cfg.Sweep.Interval), Logger: d.logger, Metrics: sweep.NewMetrics(d.metrics),
+	})
+	return nil
+}
+
+func (d *daemon) openSource(url string) (*registry.Registry, error) {
+	return registry.Open(registry.Config{
+		URL: url, Side: registry.Source, UserAgent: userAgent(), Concurrency: d.cfg.Primary.RegistryConcurrency,
+		CAFile: d.cfg.Primary.RegistryCAFile, Metrics: d.sides,
+	})
+}
+
+func (d *daemon) openEngine(context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("name of this machine: %w", err)
+	}
+	copier := transfer.New(d.site, d.tracking.Content(), transfer.Options{
+		Blobs: d.cfg.Replication.Blobs, Logger: d.logger, Metrics: transfer.NewMetrics(d.metrics),
+	})
+	d.engine = replicate.New(
+		replicate.Parts{Tracking: d.tracking, Primary: d.primary, Site: d.site, Copier: copier},
+		replicate.Options{
+			Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Workers: d.cfg.Replication.Workers, Lease: lease,
+			Policy: d.cfg.policy(), OpenSource: d.openSource, SourceURL: d.cfg.Primary.RegistryURL, Logger: d.logger,
+			Metrics: replicate.NewMetrics(d.metrics),
+		})
+	return nil
+}
+
+func (d *daemon) listen(context.Context) (err error) {
+	access := service.Access{Node: d.cfg.Node, Operators: d.cfg.Operators}
+	d.server, err = link.Listen(link.ServerConfig{
+		Listen: d.cfg.GRPC.Listen, CertFile: d.cfg.GRPC.CertFile, KeyFile: d.cfg.GRPC.KeyFile,
+		ClientCAFile: d.cfg.GRPC.ClientCAFile, Logger: d.logger, Metrics: link.NewMetrics(d.metrics),
+		Authorize: access.Authorize, MapError: service.MapError,
+	})
+	if err != nil {
+		return fmt.Errorf("grpc: %w", err)
+	}
+	status := service.NewStatus(service.StatusSources{
+		Version: telemetry.Version(), StartedAt: d.started, Tracking: d.tracking, Database: d.db, Registry: d.site,
+		Follower: d.follower, Engine: d.engine, Bytes: d.engine.Bytes,
+	})
+	service.RegisterMetrics(d.metrics, status)
+	antipodev1.RegisterReplicationServiceServer(d.server.GRPC(),
+		service.NewReplicationService(d.cfg.Node, d.tracking, d.engine, status))
+	d.reporter = service.NewReporter(d.cfg.Node, status, d.primary, d.tracking.Watch, d.logger)
+	if d.http, err = net.Listen("tcp", d.cfg.HTTP.Listen); err != nil {
+		return fmt.Errorf("http.listen: %w", err)
+	}
+	return nil
+}
+
+func (d *daemon) close() error {
+	var errs []error
+	if d.primary != nil {
+		errs = append(errs, d.primary.Close())
+	}
+	if d.db != nil {
+		errs = append(errs, d.db.Close())
+	}
+	return errors.Join(errs...)
+}
