@@ -48,6 +48,7 @@ func Equal(ctx context.Context, sourceURL, destinationURL string, repositories .
 // comparison gathers differences; its methods return an error only where they could not look.
 type comparison struct {
 	source, destination *Client
+	seen                map[string]bool // digests of the repository that were looked at
 	differences         []error
 }
 
@@ -83,7 +84,7 @@ func (c *comparison) repository(ctx context.Context, repository string) error {
 			c.differ("%s:%s: only at the destination (%s)", repository, tag, destination[tag])
 		}
 	}
-	seen := map[string]bool{}
+	c.seen = map[string]bool{}
 	for _, tag := range slices.Sorted(maps.Keys(source)) {
 		switch digest, ok := destination[tag]; {
 		case !ok:
@@ -91,7 +92,7 @@ func (c *comparison) repository(ctx context.Context, repository string) error {
 		case digest != source[tag]:
 			c.differ("%s:%s: %s at the source, %s at the destination", repository, tag, source[tag], digest)
 		default:
-			if err := c.manifest(ctx, repository, digest, false, seen); err != nil {
+			if err := c.manifest(ctx, repository, digest, false); err != nil {
 				return err
 			}
 		}
@@ -100,11 +101,11 @@ func (c *comparison) repository(ctx context.Context, repository string) error {
 }
 
 // manifest compares one manifest and all below it. optional is for subjects, which need not exist.
-func (c *comparison) manifest(ctx context.Context, repository, digest string, optional bool, seen map[string]bool) error {
-	if seen[digest] {
+func (c *comparison) manifest(ctx context.Context, repository, digest string, optional bool) error {
+	if c.seen[digest] {
 		return nil
 	}
-	seen[digest] = true
+	c.seen[digest] = true
 	source, err := c.source.Manifest(ctx, repository, digest)
 	if IsAbsent(err) {
 		if !optional {
@@ -127,13 +128,14 @@ func (c *comparison) manifest(ctx context.Context, repository, digest string, op
 		c.differ("%s@%s: bytes of the manifest differ", repository, digest)
 	}
 	if source.MediaType != destination.MediaType {
-		c.differ("%s@%s: %s at the source, %s at the destination", repository, digest, source.MediaType, destination.MediaType)
+		c.differ("%s@%s: %s at the source, %s at the destination", repository, digest,
+			source.MediaType, destination.MediaType)
 	}
-	return c.content(ctx, repository, digest, source.Bytes, seen)
+	return c.content(ctx, repository, digest, source.Bytes)
 }
 
 // content compares what a manifest refers to.
-func (c *comparison) content(ctx context.Context, repository, digest string, manifest []byte, seen map[string]bool) error {
+func (c *comparison) content(ctx context.Context, repository, digest string, manifest []byte) error {
 	var doc document
 	if err := json.Unmarshal(manifest, &doc); err != nil {
 		c.differ("%s@%s: manifest does not parse: %w", repository, digest, err)
@@ -148,20 +150,20 @@ func (c *comparison) content(ctx context.Context, repository, digest string, man
 			blobs = append(blobs, child)
 			continue
 		}
-		if err := c.manifest(ctx, repository, child.Digest, false, seen); err != nil {
+		if err := c.manifest(ctx, repository, child.Digest, false); err != nil {
 			return err
 		}
 	}
 	if doc.Subject != nil {
-		if err := c.manifest(ctx, repository, doc.Subject.Digest, true, seen); err != nil {
+		if err := c.manifest(ctx, repository, doc.Subject.Digest, true); err != nil {
 			return err
 		}
 	}
 	for _, blob := range blobs {
-		if seen[blob.Digest] {
+		if c.seen[blob.Digest] {
 			continue
 		}
-		seen[blob.Digest] = true
+		c.seen[blob.Digest] = true
 		if err := c.blob(ctx, repository, blob); err != nil {
 			return err
 		}
