@@ -2,12 +2,9 @@ package transfer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/antipode-registry/antipode/internal/registry"
 )
 
 // How a blob came to be at the destination: the values of the label "result".
@@ -47,6 +44,7 @@ func (j *job) copyBlob(ctx, begin context.Context, level trust, b *blob) error {
 		return err
 	}
 	if known {
+		j.assumed.Add(1)
 		j.note(blobKnown, b)
 		return nil
 	}
@@ -107,44 +105,30 @@ func (j *job) mountFrom(ctx context.Context, level trust, b *blob, from string) 
 		return from, nil
 	}
 	repository, ok, err := j.index.Locate(ctx, b.desc.Digest)
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", fmt.Errorf("locate %s: %w", b.desc.Digest, err)
-	case ok:
-		return repository, nil
-	case j.mountsBlindly.Load():
+	}
+	if !ok {
 		return j.req.Repository, nil
 	}
-	return "", nil
+	return repository, nil
 }
 
-// putBlob uploads or mounts. Some registries answer an error to a mount of what they do not have, where the
-// specification asks for 202 (distribution-spec v1.1, "Mounting a blob from another repository"): then it is asked
-// again without the mount.
+// putBlob uploads or mounts. A source's failure comes back through PutBlob as the content's.
 func (j *job) putBlob(ctx context.Context, b *blob, from string) (mounted bool, err error) {
-	d := &download{job: j, ctx: ctx, desc: b.desc}
-	mounted, err = j.dst.PutBlob(ctx, j.req.Repository, b.desc, from, d.open)
-	if from != "" && mountRefused(ctx, err) && !d.opened() {
-		if from == j.req.Repository {
-			j.mountsBlindly.Store(false)
+	if b.desc.Size == 0 { // no byte will be read, so the download would check nothing
+		if err := verify(nil, b.desc.Digest, 0); err != nil {
+			return false, err
 		}
-		mounted, err = j.dst.PutBlob(ctx, j.req.Repository, b.desc, "", d.open)
 	}
-	if reason := d.reason(); reason != nil {
-		return false, reason // the upload's error only says that its content ended
-	}
-	return mounted, err
-}
-
-func mountRefused(ctx context.Context, err error) bool {
-	return err != nil && ctx.Err() == nil && !errors.Is(err, registry.ErrUnavailable)
+	d := &download{job: j, ctx: ctx, desc: b.desc}
+	return j.dst.PutBlob(ctx, j.req.Repository, b.desc, from, d.open)
 }
 
 // note counts a blob that is there now.
 func (j *job) note(how string, b *blob) {
 	j.metrics.blob(how)
 	if how != blobCopied {
-		j.assumed.Add(1)
 		j.progress.add(b.desc.Size)
 	}
 	j.mu.Lock()

@@ -56,7 +56,8 @@ func shapeOf(mediaType string) shape {
 
 // document is what a manifest refers to.
 type document struct {
-	mediaType string                // to write it under
+	mediaType string // to write it under
+	isIndex   bool
 	manifests []registry.Descriptor // children that are manifests
 	blobs     []registry.Descriptor // config, layers, artifact blobs, and children that are not manifests
 	subject   string                // digest; "" = none. Not a child.
@@ -99,7 +100,7 @@ func parse(data []byte, hints ...string) (document, error) {
 	if err != nil {
 		return document{}, err
 	}
-	doc := document{mediaType: mediaType}
+	doc := document{mediaType: mediaType, isIndex: form == shapeIndex}
 	switch form {
 	case shapeIndex:
 		err = doc.addChildren(b.Manifests)

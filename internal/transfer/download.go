@@ -7,7 +7,6 @@ import (
 	"hash"
 	"io"
 	"math/rand/v2"
-	"net/http"
 	"sync"
 	"time"
 
@@ -22,8 +21,8 @@ const (
 	backoffMax = 5 * time.Second
 )
 
-// errClosed is what a stream answers once its reader has closed it. It is never the reason of a failure: whoever closes
-// early has one of its own.
+// errClosed is what a stream answers once its reader has closed it: whoever closes early has a reason of its own, and
+// the end of the download is not it.
 var errClosed = errors.New("closed by the upload")
 
 // download is the content of one blob, for as many uploads as are tried with it.
@@ -35,10 +34,10 @@ type download struct {
 	mu       sync.Mutex
 	latest   *stream
 	credited int64 // bytes of latest that were reported as progress
-	failed   error // why latest could not deliver
 }
 
-// open begins the download, from the first byte. What an earlier stream brought no longer counts as progress.
+// open begins the download, from the first byte. What an earlier stream brought no longer counts as progress: uploads
+// call this again when they were refused before they began.
 //
 // The source is asked only when the first byte is read, which is when the upload has its place among the requests to
 // the destination. Asking here would hold a place at the source while waiting for one at the destination, and a
@@ -48,38 +47,10 @@ func (d *download) open() (io.ReadCloser, error) {
 	s := &stream{download: d, ctx: ctx, cancel: cancel, hash: digest.Digest(d.desc.Digest).Algorithm().Hash()}
 	d.mu.Lock()
 	credited := d.credited
-	d.latest, d.credited, d.failed = s, 0, nil
+	d.latest, d.credited = s, 0
 	d.mu.Unlock()
 	d.job.progress.add(-credited)
-	if d.desc.Size == 0 { // nothing will be read, so nothing would be checked
-		if err := s.verify(); err != nil {
-			cancel()
-			return nil, s.fail(err)
-		}
-	}
 	return s, nil
-}
-
-func (d *download) opened() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.latest != nil
-}
-
-// reason is why the content could not be delivered; nil = it was, or was not asked for.
-func (d *download) reason() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.failed
-}
-
-// fail notes why s could not deliver.
-func (d *download) fail(s *stream, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.latest == s {
-		d.failed = err
-	}
 }
 
 // count adds n bytes that s delivered to all that count them.
@@ -182,16 +153,14 @@ func (s *stream) verify() error {
 	return nil
 }
 
-// fail makes err the stream's last word. That the upload closed it is no reason: the upload has one of its own.
+// fail makes err the stream's last word.
 func (s *stream) fail(err error) error {
 	s.drop()
 	if s.ctx.Err() != nil && s.download.ctx.Err() == nil {
-		s.failure = errClosed
-		return s.failure
+		err = errClosed
 	}
-	s.failure = fmt.Errorf("download: %w", err)
-	s.download.fail(s, s.failure)
-	return s.failure
+	s.failure = err
+	return err
 }
 
 // fill reads at least one byte, connecting as often as it takes.
@@ -254,7 +223,7 @@ func (s *stream) note(broke error) {
 // pause waits, the longer the more attempts brought nothing.
 func (s *stream) pause() error {
 	wait := min(backoffMin<<s.stalled, backoffMax)
-	timer := time.NewTimer(wait/2 + rand.N(wait/2)) //nolint:gosec // jitter is no secret
+	timer := time.NewTimer(wait/2 + rand.N(wait/2))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -300,10 +269,7 @@ func (s *stream) drop() {
 	}
 }
 
-// final tells errors that another attempt would meet again: the source does not have it, does not give it to us, or
-// has less of it.
+// final tells errors that another attempt would meet again: the source does not have it, or does not give it to us.
 func final(err error) bool {
-	var e *registry.Error
-	return errors.Is(err, registry.ErrNotFound) || errors.Is(err, registry.ErrUnauthorized) ||
-		errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable
+	return errors.Is(err, registry.ErrNotFound) || errors.Is(err, registry.ErrUnauthorized)
 }

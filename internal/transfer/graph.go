@@ -146,39 +146,41 @@ func (j *job) readNode(ctx context.Context, level trust, g *graph, n *node) erro
 	return nil
 }
 
-// readManifest gets a manifest from the source, or from the repository of the destination that has it: promoting an
+// readManifest gets a manifest from the repository of the destination that has it, or from the source: promoting an
 // image from one repository to another then needs nothing from the source.
 func (j *job) readManifest(ctx context.Context, level trust, desc registry.Descriptor) (registry.Manifest, error) {
 	if level == trustIndex {
-		repository, ok, err := j.index.Locate(ctx, desc.Digest)
-		if err != nil {
-			return registry.Manifest{}, fmt.Errorf("locate %s: %w", desc.Digest, err)
-		}
-		if ok && repository != j.req.Repository {
-			m, err := checked(j.dst.Manifest(ctx, repository, desc.Digest))(desc)
-			if err == nil {
-				return m, nil
-			}
-			if err := j.unlearn(ctx, err, repository, desc.Digest); err != nil {
-				return registry.Manifest{}, err
-			}
+		m, ok, err := j.readNearby(ctx, desc)
+		if ok || err != nil {
+			return m, err
 		}
 	}
 	return checked(j.req.Source.Manifest(ctx, j.req.SourceRepository, desc.Digest))(desc)
 }
 
-// unlearn forgets content that the destination says it does not have. Other failures to read it say nothing about it.
-func (j *job) unlearn(ctx context.Context, err error, repository, digest string) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
+// readNearby reads a manifest from another repository of the destination; ok is false where none has it. What turns out
+// not to be there is forgotten; other failures say nothing about it, and the source will do.
+func (j *job) readNearby(ctx context.Context, desc registry.Descriptor) (m registry.Manifest, ok bool, err error) {
+	repository, found, err := j.index.Locate(ctx, desc.Digest)
+	if err != nil {
+		return m, false, fmt.Errorf("locate %s: %w", desc.Digest, err)
 	}
-	if !errors.Is(err, registry.ErrNotFound) {
-		return nil
+	if !found || repository == j.req.Repository {
+		return m, false, nil
 	}
-	if err := j.index.Forget(ctx, repository, digest); err != nil {
-		return fmt.Errorf("forget %s: %w", digest, err)
+	m, err = checked(j.dst.Manifest(ctx, repository, desc.Digest))(desc)
+	switch {
+	case err == nil:
+		return m, true, nil
+	case ctx.Err() != nil:
+		return m, false, ctx.Err()
+	case !errors.Is(err, registry.ErrNotFound):
+		return m, false, nil
 	}
-	return nil
+	if err := j.index.Forget(ctx, repository, desc.Digest); err != nil {
+		return m, false, fmt.Errorf("forget %s: %w", desc.Digest, err)
+	}
+	return m, false, nil
 }
 
 // checked wraps a reading of a manifest, so that its bytes are compared with the descriptor that led to it.

@@ -12,17 +12,16 @@ import (
 	"github.com/antipode-registry/antipode/internal/registry"
 )
 
-// trust is how much of what is believed to be at the destination is taken for granted. A copy starts with trustIndex and
-// goes down a step each time that the destination says something is missing which was taken for granted.
+// trust is how much of what is believed to be at the destination is taken for granted. A copy starts with trustIndex
+// and goes on with trustMounts when the destination misses something that was taken for granted. It does not go further
+// by itself: some complaints last (see refused), and would cost the whole graph with each attempt.
 type trust int
 
 const (
 	trustIndex   trust = iota // what the Index has is not looked at again
 	trustMounts               // every blob is asked for; a mount that the destination grants is believed
-	trustNothing              // every blob is uploaded
+	trustNothing              // every blob is uploaded; for Request.Repair
 )
-
-func (t trust) String() string { return [...]string{"index", "mounts", "nothing"}[t] }
 
 // errIndexLied says that the destination does not have a root that the Index has.
 var errIndexLied = errors.New("the destination has lost what was recorded of it")
@@ -33,8 +32,8 @@ type job struct {
 	req      Request
 	progress progress
 
-	// assumed counts what the present attempt did not upload itself. Without any, a complaint about something missing
-	// cannot be healed by trusting less.
+	// assumed counts what the present attempt took from the Index. Without any, a complaint about something missing
+	// cannot be healed by trusting it less.
 	assumed atomic.Int64
 
 	mu      sync.Mutex
@@ -46,7 +45,7 @@ func newJob(c *Copier, req Request) *job {
 	return &job{Copier: c, req: req, progress: progress{report: req.Progress}, written: make(map[string]bool)}
 }
 
-// run makes attempts, each with less trust, until one completes or fails for another reason than a missing part.
+// run makes an attempt, and another with less trust when something is missing that the first took for granted.
 func (j *job) run(ctx context.Context) error {
 	level := trustIndex
 	if j.req.Repair {
@@ -55,18 +54,17 @@ func (j *job) run(ctx context.Context) error {
 	if err := checkDigest(j.req.Root.Digest); err != nil {
 		return j.wrap(err)
 	}
-	for ; ; level++ {
-		g, err := j.attempt(ctx, level)
-		missing := errors.Is(err, registry.ErrBlobUnknown) || errors.Is(err, errIndexLied)
-		if !missing || level == trustNothing || j.assumed.Load() == 0 {
-			return j.wrap(j.settle(ctx, err))
-		}
-		j.logger.WarnContext(ctx, "the destination lacks what was taken for granted; the graph is done again",
-			"repository", j.req.Repository, "digest", j.req.Root.Digest, "trusted", level.String(), "error", err)
+	g, err := j.attempt(ctx, level)
+	missing := errors.Is(err, registry.ErrBlobUnknown) || errors.Is(err, errIndexLied)
+	if missing && level == trustIndex && j.assumed.Load() > 0 {
+		j.logger.WarnContext(ctx, "the destination lacks what was recorded of it; the graph is done again",
+			"repository", j.req.Repository, "digest", j.req.Root.Digest, "error", err)
 		if err := j.index.Forget(ctx, j.req.Repository, g.digests()...); err != nil {
 			return j.wrap(fmt.Errorf("forget what the destination lacks: %w", err))
 		}
+		_, err = j.attempt(ctx, trustMounts)
 	}
+	return j.wrap(j.settle(ctx, err))
 }
 
 func (j *job) wrap(err error) error {
@@ -99,7 +97,7 @@ func (j *job) attempt(ctx context.Context, level trust) (*graph, error) {
 	if err := j.putChildren(ctx, g); err != nil {
 		return g, err
 	}
-	return g, j.writeRoot(ctx, g.root.manifest)
+	return g, j.writeRoot(ctx, g.root)
 }
 
 // known tells whether digest may be taken to be in the repository with all below it.

@@ -12,7 +12,7 @@
 //     remembers costs none; what another repository of the destination has is mounted; a blob that another copy is
 //     moving right now is waited for; an interrupted download goes on at the byte where it broke.
 //   - Healing. The Index is a memory, not the truth. When the destination says that something is missing, what was
-//     remembered is forgotten and the graph is done again with less trust (see trust).
+//     remembered is forgotten and the graph is done once more without it.
 //   - Memory does not depend on the size of blobs. Manifests of one graph are held until they are written, within
 //     maxManifestBytes.
 //
@@ -31,7 +31,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
@@ -118,10 +117,6 @@ type Copier struct {
 	blobs   int
 	slots   *semaphore.Weighted // first come, first served, so that a small copy waits for one blob and not for a copy
 	flights flights
-
-	// mountsBlindly is cleared once the destination answers an error, instead of opening an upload, to a mount of a
-	// blob that it does not have. From then on only blobs that the Index located are tried to be mounted.
-	mountsBlindly atomic.Bool
 }
 
 // New returns a Copier that writes to dst and remembers in index.
@@ -132,12 +127,10 @@ func New(dst Destination, index Index, opts Options) *Copier {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Copier{
+	return &Copier{
 		dst: dst, index: index, logger: opts.Logger, metrics: opts.Metrics,
 		blobs: opts.Blobs, slots: semaphore.NewWeighted(int64(opts.Blobs)),
 	}
-	c.mountsBlindly.Store(true)
-	return c
 }
 
 // Copy brings the graph of req.Root to the destination and writes req.Tags.

@@ -23,7 +23,7 @@ func (j *job) putChildren(ctx context.Context, g *graph) error {
 		for _, n := range row {
 			group.Go(func() error {
 				if err := j.dst.PutManifest(ctx, j.req.Repository, n.desc.Digest, n.manifest); err != nil {
-					return fmt.Errorf("write %s: %w", n.path(), err)
+					return fmt.Errorf("write %s: %w", n.path(), refused(n, err))
 				}
 				return j.record(ctx, n.desc.Digest)
 			})
@@ -57,13 +57,24 @@ func (j *job) retag(ctx context.Context, g *graph) error {
 	}
 	j.noteDiscovered(g)
 	m.MediaType, m.Digest, m.Size = root.document.mediaType, root.desc.Digest, int64(len(m.Bytes))
-	return j.writeRoot(ctx, m)
+	root.manifest = m
+	return j.writeRoot(ctx, root)
+}
+
+// refused adds to the refusal of an index that lists blobs what may be behind it: CNCF distribution 3 looks for
+// manifests alone there, unless told not to look.
+func refused(n *node, err error) error {
+	if !errors.Is(err, registry.ErrBlobUnknown) || len(n.document.blobs) == 0 || !n.document.isIndex {
+		return err
+	}
+	return fmt.Errorf("%w (the index lists blobs, as BuildKit's caches do; CNCF distribution 3 takes it only with "+
+		"validation.manifests.indexes.platforms set to none)", err)
 }
 
 // writeRoot writes the root under each tag, or under its digest where there is none. It is the last thing a copy does.
-func (j *job) writeRoot(ctx context.Context, m registry.Manifest) error {
+func (j *job) writeRoot(ctx context.Context, root *node) error {
 	if len(j.req.Tags) == 0 {
-		return j.putRoot(ctx, m.Digest, m)
+		return j.putRoot(ctx, root.desc.Digest, root)
 	}
 	unavailable := 0
 	for _, tag := range j.req.Tags {
@@ -74,7 +85,7 @@ func (j *job) writeRoot(ctx context.Context, m registry.Manifest) error {
 			j.tagFailed(tag, fmt.Errorf("not tried, the tags before it failed: %w", registry.ErrUnavailable))
 			continue
 		}
-		err := j.putRoot(ctx, tag, m)
+		err := j.putRoot(ctx, tag, root)
 		var stop *stopError
 		switch {
 		case err == nil:
@@ -98,21 +109,21 @@ type stopError struct{ err error }
 func (e *stopError) Error() string { return e.err.Error() }
 func (e *stopError) Unwrap() error { return e.err }
 
-func (j *job) putRoot(ctx context.Context, reference string, m registry.Manifest) error {
+func (j *job) putRoot(ctx context.Context, reference string, root *node) error {
 	if j.req.Fence != nil {
 		if err := j.req.Fence(ctx); err != nil {
 			return &stopError{fmt.Errorf("before writing %s: %w", reference, err)}
 		}
 	}
-	if err := j.dst.PutManifest(ctx, j.req.Repository, reference, m); err != nil {
-		err = fmt.Errorf("write %s: %w", reference, err)
+	if err := j.dst.PutManifest(ctx, j.req.Repository, reference, root.manifest); err != nil {
+		err = fmt.Errorf("write %s: %w", reference, refused(root, err))
 		if ctx.Err() != nil {
 			return &stopError{err}
 		}
 		return err
 	}
 	if j.markWritten(reference) {
-		if err := j.record(ctx, m.Digest); err != nil {
+		if err := j.record(ctx, root.desc.Digest); err != nil {
 			return &stopError{err}
 		}
 	}
