@@ -44,7 +44,11 @@ func Init(dir string) error {
 	if err := create(filepath.Join(dir, caName+keyExt), pair.Key, keyMode); err != nil {
 		return err
 	}
-	return create(filepath.Join(dir, caName+certExt), pair.Certificate, certMode)
+	if err := create(filepath.Join(dir, caName+certExt), pair.Certificate, certMode); err != nil {
+		// The key is ours and certifies nothing yet; left behind it would stand in the way of the next try.
+		return errors.Join(err, os.Remove(filepath.Join(dir, caName+keyExt)))
+	}
+	return nil
 }
 
 // create writes a file that must not exist yet.

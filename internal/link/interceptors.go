@@ -162,8 +162,7 @@ func mapped(ctx context.Context, mapError func(error) error, err error) error {
 	if err == nil {
 		return nil
 	}
-	// Only the error itself counts: a status deep inside came from another server and was not meant for this caller.
-	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+	if _, ok := statusOf(err); ok {
 		return err
 	}
 	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
@@ -171,7 +170,7 @@ func mapped(ctx context.Context, mapError func(error) error, err error) error {
 		return &answer{status: status.FromContextError(ctx.Err()), cause: err}
 	}
 	if mapError != nil {
-		if result, ok := status.FromError(mapError(err)); ok && result.Code() != codes.OK {
+		if result, ok := statusOf(mapError(err)); ok {
 			return &answer{status: result, cause: err}
 		}
 	}
@@ -179,6 +178,16 @@ func mapped(ctx context.Context, mapError func(error) error, err error) error {
 		return &answer{status: endedStatus(err), cause: err}
 	}
 	return &answer{status: status.New(codes.Internal, "internal error"), cause: err}
+}
+
+// statusOf returns the status that err is. One that err merely wraps came from another server and was not meant for this
+// caller, so errors.As would be wrong here.
+func statusOf(err error) (*status.Status, bool) {
+	carrier, ok := err.(interface{ GRPCStatus() *status.Status })
+	if !ok || carrier.GRPCStatus().Code() == codes.OK {
+		return nil, false
+	}
+	return carrier.GRPCStatus(), true
 }
 
 func endedStatus(err error) *status.Status {

@@ -31,7 +31,7 @@ func TestRefusalsAreCountedAndLoggedAtARate(t *testing.T) {
 		if lines() != refusalBurst {
 			t.Errorf("%d lines for 1000 refusals at once", lines())
 		}
-		time.Sleep(3 * refusalInterval)
+		<-time.After(3 * refusalInterval)
 		r.report(remote, errors.New("unknown authority"))
 		if lines() != refusalBurst+1 {
 			t.Errorf("%d lines after a pause", lines())
