@@ -30,6 +30,10 @@ func (db *DB) Listen(channel string) (wake <-chan struct{}, stop func()) {
 	return db.hub.listen(channel)
 }
 
+// Wake wakes this process's listeners on the channel without a commit: when it is time, and not a write, that changed
+// what they would read.
+func (db *DB) Wake(channel string) { db.hub.wake(channel) }
+
 // hub knows this process's listeners.
 type hub struct {
 	mu        sync.Mutex

@@ -93,14 +93,17 @@ func (db *DB) Read(ctx context.Context, fn func(ctx context.Context, q Queryer) 
 	return classify(ctx, fn(ctx, tx))
 }
 
-// Now is the database's clock: on Postgres the server's, so that replicas whose own clocks differ agree; on SQLite this
-// machine's. It moves on within a transaction.
-func (tx *Tx) Now(ctx context.Context) (time.Time, error) {
-	if tx.db.dialect == SQLite {
+// Now is the database's clock; see DB.Now.
+func (tx *Tx) Now(ctx context.Context) (time.Time, error) { return tx.db.Now(ctx, tx) }
+
+// Now is the database's clock, asked within a Read or Write: on Postgres the server's, so that replicas whose own clocks
+// differ agree; on SQLite this machine's. It moves on within a transaction.
+func (db *DB) Now(ctx context.Context, q Queryer) (time.Time, error) {
+	if db.dialect == SQLite {
 		return time.Now().UTC(), nil
 	}
 	var now time.Time
-	if err := tx.QueryRowContext(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
+	if err := q.QueryRowContext(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
 		return time.Time{}, fmt.Errorf("database: read the clock: %w", err)
 	}
 	return now.UTC(), nil

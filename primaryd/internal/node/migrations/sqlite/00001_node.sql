@@ -1,0 +1,6 @@
+-- +goose Up
+CREATE TABLE node (
+    name        TEXT   PRIMARY KEY NOT NULL,
+    reported_at BIGINT NOT NULL,
+    status      TEXT   NOT NULL
+);

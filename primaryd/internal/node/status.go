@@ -1,0 +1,102 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	textBytes  = 4096 // of any one text in a status
+	listLength = 64   // of any one list in a status
+)
+
+// ErrInvalidStatus matches (errors.Is) the refusal of a status that is too large.
+var ErrInvalidStatus = errors.New("invalid status")
+
+// Status is what a site says of itself. It mirrors antipode.v1.NodeStatus, field by field, and is stored as JSON.
+type Status struct {
+	Version           string           `json:"version,omitempty"`
+	StartedAt         time.Time        `json:"started_at,omitzero"`
+	Uptime            time.Duration    `json:"uptime_ns,omitempty"`
+	Paused            bool             `json:"paused,omitempty"`
+	Connected         bool             `json:"connected,omitempty"`
+	FeedID            string           `json:"feed_id,omitempty"`
+	CursorRevision    int64            `json:"cursor_revision,omitempty"`
+	CursorMovedAt     time.Time        `json:"cursor_moved_at,omitzero"`
+	HeadRevision      int64            `json:"head_revision,omitempty"`
+	PrimaryHeardAt    time.Time        `json:"primary_heard_at,omitzero"`
+	LagRevisions      int64            `json:"lag_revisions,omitempty"`
+	Lag               time.Duration    `json:"lag_ns,omitempty"`
+	Repositories      RepositoryCounts `json:"repositories,omitzero"`
+	RegistryReachable bool             `json:"registry_reachable,omitempty"`
+	DatabaseReachable bool             `json:"database_reachable,omitempty"`
+	LastError         *SyncError       `json:"last_error,omitempty"`
+	LastSyncedAt      time.Time        `json:"last_synced_at,omitzero"`
+	BytesCopied       int64            `json:"bytes_copied,omitempty"`
+	Problems          []string         `json:"problems,omitempty"`
+	Active            []ActiveSync     `json:"active,omitempty"`
+}
+
+// RepositoryCounts counts a site's tracked repositories by state.
+type RepositoryCounts struct {
+	Total   int64 `json:"total,omitempty"`
+	Synced  int64 `json:"synced,omitempty"`
+	Pending int64 `json:"pending,omitempty"`
+	Syncing int64 `json:"syncing,omitempty"`
+	Failed  int64 `json:"failed,omitempty"`
+	Held    int64 `json:"held,omitempty"`
+}
+
+// Side says which part failed.
+type Side string
+
+// The sides, as in antipode.v1.Side.
+const (
+	SideUnspecified Side = ""
+	SidePrimary     Side = "primary"     // primaryd, or the link to it
+	SideSource      Side = "source"      // the primary's registry
+	SideDestination Side = "destination" // the site's registry
+	SideLocal       Side = "local"       // the site's own database or process
+)
+
+// SyncError says what failed, where.
+type SyncError struct {
+	Repository string    `json:"repository,omitempty"`
+	Reference  string    `json:"reference,omitempty"` // tag or digest; "" = the repository as a whole
+	Side       Side      `json:"side,omitempty"`
+	Message    string    `json:"message,omitempty"`
+	OccurredAt time.Time `json:"occurred_at,omitzero"`
+	Attempts   int32     `json:"attempts,omitempty"` // in a row
+}
+
+// ActiveSync is a repository being synced.
+type ActiveSync struct {
+	Repository string    `json:"repository,omitempty"`
+	StartedAt  time.Time `json:"started_at,omitzero"`
+	BytesDone  int64     `json:"bytes_done,omitempty"`
+	BytesTotal int64     `json:"bytes_total,omitempty"`
+}
+
+// validate bounds what one node can make the primary store and show.
+func (s Status) validate() error {
+	if len(s.Problems) > listLength || len(s.Active) > listLength {
+		return fmt.Errorf("%w: more than %d problems or active syncs", ErrInvalidStatus, listLength)
+	}
+	texts := append([]string{s.Version, s.FeedID}, s.Problems...)
+	for _, active := range s.Active {
+		texts = append(texts, active.Repository)
+	}
+	if failure := s.LastError; failure != nil {
+		texts = append(texts, failure.Repository, failure.Reference, string(failure.Side), failure.Message)
+	}
+	for _, text := range texts {
+		if len(text) > textBytes {
+			return fmt.Errorf("%w: a text of more than %d bytes", ErrInvalidStatus, textBytes)
+		}
+	}
+	return nil
+}
+
+// syncedRevision is the newest revision up to which the site says it lacks nothing.
+func (s Status) syncedRevision() int64 { return max(0, s.HeadRevision-s.LagRevisions) }
