@@ -138,8 +138,8 @@ func New(dst Destination, index Index, opts Options) *Copier {
 // A nil error means that the graph is complete at the destination; tags that could not be written are in
 // Result.TagErrors, each with its reason, and do not keep their siblings from being written. An error means that the
 // graph could not be completed and no tag was written, or that req.Fence or ctx stopped the writes midway. It matches
-// registry.ErrNotFound when something vanished from the source meanwhile (list again), ErrUnsupported when another
-// attempt is of no use, and names the chain of manifests down to what failed. Blobs that were done by then are
+// registry.ErrNotFound, in a registry.Error of side Source, when something vanished meanwhile (list again), and
+// ErrUnsupported when another attempt is of no use; it names the chain of manifests down to what failed. Blobs that were done by then are
 // remembered: the next attempt does not copy them again. When one blob fails, those under way are finished for the
 // same reason and no other is begun.
 func (c *Copier) Copy(ctx context.Context, req Request) (Result, error) {
