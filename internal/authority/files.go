@@ -77,7 +77,8 @@ func Open(dir string) (*Authority, error) {
 }
 
 // Issue makes NAME.crt and NAME.key (mode 0600) in dir, signed by the CA there, for server and client use, for a year.
-// Without hosts the certificate is for localhost, 127.0.0.1 and ::1. An existing pair is replaced, each file in one step.
+// Without hosts the certificate is for localhost, 127.0.0.1 and ::1. An existing pair is replaced, each file in one
+// step.
 func Issue(dir, name string, role link.Role, hosts []string) error {
 	if !role.Valid() {
 		return fmt.Errorf("authority: %q is not a role: use primary, node or operator", string(role))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,12 +22,9 @@ func (p *Problems) CheckNumber(key string, value, least, most int) {
 
 // CheckOneOf reports a value that is none of the allowed ones.
 func (p *Problems) CheckOneOf(key, value string, allowed ...string) {
-	for _, a := range allowed {
-		if value == a {
-			return
-		}
+	if !slices.Contains(allowed, value) {
+		p.Add(key, "must be one of %s, not %q", strings.Join(allowed, ", "), value)
 	}
-	p.Add(key, "must be one of %s, not %q", strings.Join(allowed, ", "), value)
 }
 
 // CheckDatabase reports a database URL of an unknown kind. It never repeats the value, which may hold a password.

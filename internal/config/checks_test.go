@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/antipode-registry/antipode/internal/config"
 )
@@ -97,5 +98,39 @@ func TestCheckFileSaysWhy(t *testing.T) {
 	got := refusal(t, func(p *config.Problems) { p.CheckFile("key", missing) })
 	if want := `cannot read "` + missing + `": no such file or directory`; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		check func(*config.Problems)
+		want  string
+	}{
+		"duration within": {func(p *config.Problems) {
+			p.CheckBetween("key", config.Duration(time.Second), time.Second, time.Minute)
+		}, ""},
+		"duration beyond": {func(p *config.Problems) {
+			p.CheckBetween("key", config.Duration(time.Hour), time.Second, time.Minute)
+		}, "must be 1s to 1m0s, not 1h0m0s"},
+		"number within": {func(p *config.Problems) { p.CheckNumber("key", 8, 1, 8) }, ""},
+		"number below":  {func(p *config.Problems) { p.CheckNumber("key", 0, 1, 8) }, "must be 1 to 8, not 0"},
+		"one of":        {func(p *config.Problems) { p.CheckOneOf("key", "json", "text", "json") }, ""},
+		"none of": {func(p *config.Problems) {
+			p.CheckOneOf("key", "xml", "text", "json")
+		}, `must be one of text, json, not "xml"`},
+		"SQLite": {func(p *config.Problems) { p.CheckDatabase("key", "sqlite:a.db") }, ""},
+		"SQLite, no file": {func(p *config.Problems) {
+			p.CheckDatabase("key", "sqlite:")
+		}, "names no file: expected sqlite:PATH"},
+		"Postgres": {func(p *config.Problems) { p.CheckDatabase("key", "postgresql://u@h/d") }, ""},
+		"another database": {func(p *config.Problems) {
+			p.CheckDatabase("key", "mysql://u:hunter2@h/d")
+		}, "expected sqlite:PATH or postgres://USER@HOST/DATABASE"},
+	}
+	for name, test := range tests {
+		if got := refusal(t, test.check); got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
 	}
 }

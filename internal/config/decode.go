@@ -182,8 +182,8 @@ func (d decoder) scalar(key string, node *yaml.Node, target reflect.Value) {
 	}
 }
 
-// setString takes numbers and dates as they are written, since a name may look like one. It does not take true or false:
-// that is a mistake more often than a name, and quotes say so where it is one.
+// setString takes numbers and dates as they are written, since a name may look like one. It does not take true or
+// false: that is a mistake more often than a name, and quotes say so where it is one.
 func setString(node *yaml.Node, target reflect.Value) bool {
 	if node.Kind != yaml.ScalarNode || node.ShortTag() == tagBool {
 		return false

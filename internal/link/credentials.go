@@ -109,9 +109,11 @@ func newClientCredentials(cfg ClientConfig) (*clientCredentials, error) {
 	return c, err
 }
 
-// ClientHandshake connects with the certificate and the CA file as they are now. Authority is the name that the server's
-// certificate must hold.
-func (c *clientCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+// ClientHandshake connects with the certificate and the CA file as they are now. Authority is the name that the
+// server's certificate must hold.
+func (c *clientCredentials) ClientHandshake(
+	ctx context.Context, authority string, raw net.Conn,
+) (net.Conn, credentials.AuthInfo, error) {
 	pair := c.pair.current()
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS13,

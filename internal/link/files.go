@@ -88,7 +88,9 @@ func sameFiles(a, b []os.FileInfo) bool {
 }
 
 // followPair follows a certificate and its key. Loaded is called with each certificate that is taken into use.
-func followPair(logger *slog.Logger, certFile, keyFile string, loaded func(*x509.Certificate)) (*followed[tls.Certificate], error) {
+func followPair(
+	logger *slog.Logger, certFile, keyFile string, loaded func(*x509.Certificate),
+) (*followed[tls.Certificate], error) {
 	read := func() (tls.Certificate, error) {
 		// The errors of LoadX509KeyPair name the problem and the path, never the content.
 		pair, err := tls.LoadX509KeyPair(certFile, keyFile)

@@ -151,10 +151,14 @@ func TestClientRefusesServers(t *testing.T) {
 		tls12  bool
 		want   string
 	}{
-		"wrong CA":      {newAuthority(t), func(*authority.Leaf) {}, false, "unknown authority"},
-		"expired":       {ca, func(l *authority.Leaf) { l.NotBefore, l.NotAfter = now.Add(-2*time.Hour), now.Add(-time.Hour) }, false, "expired"},
+		"wrong CA": {newAuthority(t), func(*authority.Leaf) {}, false, "unknown authority"},
+		"expired": {ca, func(l *authority.Leaf) {
+			l.NotBefore, l.NotAfter = now.Add(-2*time.Hour), now.Add(-time.Hour)
+		}, false, "expired"},
 		"not yet valid": {ca, func(l *authority.Leaf) { l.NotBefore = now.Add(time.Hour) }, false, "not yet valid"},
-		"another host":  {ca, func(l *authority.Leaf) { l.Hosts = []string{"192.0.2.1", "localhost"} }, false, "not 127.0.0.1"},
+		"another host": {ca, func(l *authority.Leaf) {
+			l.Hosts = []string{"192.0.2.1", "localhost"}
+		}, false, "not 127.0.0.1"},
 		"wrong usage": {ca, func(l *authority.Leaf) {
 			l.Usages = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 		}, false, "incompatible key usage"},
@@ -176,7 +180,8 @@ func TestClientRefusesServers(t *testing.T) {
 				t.Fatal(err)
 			}
 			closeAtEnd(t, conn)
-			if _, err = whoami(deadline(t), conn); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), test.want) {
+			_, err = whoami(deadline(t), conn)
+			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -180,8 +180,8 @@ func mapped(ctx context.Context, mapError func(error) error, err error) error {
 	return &answer{status: status.New(codes.Internal, "internal error"), cause: err}
 }
 
-// statusOf returns the status that err is. One that err merely wraps came from another server and was not meant for this
-// caller, so errors.As would be wrong here.
+// statusOf returns the status that err is. One that err merely wraps came from another server and was not meant for
+// this caller, so errors.As would be wrong here.
 func statusOf(err error) (*status.Status, bool) {
 	carrier, ok := err.(interface{ GRPCStatus() *status.Status })
 	if !ok || carrier.GRPCStatus().Code() == codes.OK {

@@ -76,7 +76,8 @@ type Server struct {
 	stop     sync.Once
 }
 
-// Listen reads the certificates and opens the port. Register services on GRPC, then call Run, which also closes the port.
+// Listen reads the certificates and opens the port. Register services on GRPC, then call Run, which also closes the
+// port.
 func Listen(cfg ServerConfig) (*Server, error) {
 	if cfg.Authorize == nil {
 		return nil, errors.New("link: Authorize is required")

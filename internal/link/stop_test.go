@@ -15,7 +15,9 @@ import (
 )
 
 // watching starts a stream whose handler is known to run.
-func watching(t *testing.T, conn *grpc.ClientConn, entered <-chan struct{}) grpc.ServerStreamingClient[antipodev1.WatchNodesResponse] {
+func watching(
+	t *testing.T, conn *grpc.ClientConn, entered <-chan struct{},
+) grpc.ServerStreamingClient[antipodev1.WatchNodesResponse] {
 	t.Helper()
 	ctx := deadline(t)
 	stream, err := antipodev1.NewNodeServiceClient(conn).WatchNodes(ctx, &antipodev1.WatchNodesRequest{})

@@ -27,8 +27,8 @@ const (
 )
 
 // ServeHTTP serves handler on listener until ctx is done, then lets running requests finish for five seconds and closes
-// what is left. It closes the listener in every case. It returns nil after such a stop, and the error when serving fails
-// before it.
+// what is left. It closes the listener in every case. It returns nil after such a stop, and the error when serving
+// fails before it.
 //
 // The context of a request is not cancelled by the start of the stop, so that a notification that was taken is also
 // committed, but by its end. A handler that streams without end must watch the daemon's own context.
