@@ -16,7 +16,7 @@ func TestIdentify(t *testing.T) {
 		refused bool
 	}{
 		"node":                     {"x", []string{"antipode://node/eu-west"}, Identity{RoleNode, "eu-west", false}, false},
-		"beside others":            {"x", []string{"spiffe://a/b", "antipode://node/a"}, Identity{RoleNode, "a", false}, false},
+		"beside others":            {"x", []string{"foo://b", "antipode://node/a"}, Identity{RoleNode, "a", false}, false},
 		"common name":              {"ops", nil, Identity{Name: "ops"}, false},
 		"common name, foreign URI": {"ops", []string{"spiffe://a/b"}, Identity{Name: "ops"}, false},
 		"unusable common name":     {"Jane Doe", nil, Identity{}, false},
