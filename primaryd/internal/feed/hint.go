@@ -18,6 +18,9 @@ type Touch struct {
 	Digest  string    // what the event announced; "" = nothing was announced
 	Deleted bool      // the event announced that the tag is gone
 	At      time.Time // the event's own time; zero in a Change means that change's
+
+	// Revision is the feed's newest that touched the tag; set by the feed.
+	Revision int64
 }
 
 // Hint names the tags touched lately. Every tag touched by a change after Base is in Touches, each once, with the
@@ -31,11 +34,27 @@ type Hint struct {
 // what was there before the feed was.
 func (h Hint) Covers(since int64) bool { return since > 0 && since >= h.Base }
 
+// After returns the touches of changes after the revision: what a site that is at it has to look at, provided that the
+// hint covers it.
+func (h Hint) After(since int64) []Touch {
+	touches := make([]Touch, 0, len(h.Touches))
+	for _, touch := range h.Touches {
+		if touch.Revision > since {
+			touches = append(touches, touch)
+		}
+	}
+	return touches
+}
+
 // next is the hint after a change of one commit. previous is the revision of the row before it, 0 if there was none,
 // and h is that row's hint.
 func (h Hint) next(previous, revision int64, change merged) Hint {
 	if change.unknown {
 		return Hint{Base: revision}
+	}
+	for tag, touch := range change.touches {
+		touch.Revision = revision
+		change.touches[tag] = touch
 	}
 	if previous == 0 {
 		// What the repository held before its first row is not known, only what this change touched.
@@ -67,7 +86,9 @@ func bounded(base, revision int64, touches map[string]Touch) Hint {
 // keepNewest adds a touch that came earlier than those in the map: of two with the same time the later arrival stays. A
 // registry may deliver an old event again, so the order of arrival alone would not do.
 func keepNewest(touches map[string]Touch, earlier Touch) {
-	if have, found := touches[earlier.Tag]; !found || have.At.Before(earlier.At) {
+	have, found := touches[earlier.Tag]
+	if !found || have.At.Before(earlier.At) {
+		earlier.Revision = max(earlier.Revision, have.Revision)
 		touches[earlier.Tag] = earlier
 	}
 }
@@ -89,6 +110,8 @@ type storedTouch struct {
 	Digest  string `json:"d,omitempty"`
 	Deleted bool   `json:"x,omitempty"`
 	At      int64  `json:"a"`
+
+	Revision int64 `json:"r"`
 }
 
 func (h Hint) encode() (string, error) {
@@ -96,6 +119,7 @@ func (h Hint) encode() (string, error) {
 	for _, touch := range h.Touches {
 		stored.Touches = append(stored.Touches, storedTouch{
 			Tag: touch.Tag, Digest: touch.Digest, Deleted: touch.Deleted, At: touch.At.UnixMilli(),
+			Revision: touch.Revision,
 		})
 	}
 	text, err := json.Marshal(stored)
@@ -114,6 +138,7 @@ func decodeHint(text string) (Hint, error) {
 	for _, touch := range stored.Touches {
 		h.Touches = append(h.Touches, Touch{
 			Tag: touch.Tag, Digest: touch.Digest, Deleted: touch.Deleted, At: time.UnixMilli(touch.At).UTC(),
+			Revision: touch.Revision,
 		})
 	}
 	return h, nil

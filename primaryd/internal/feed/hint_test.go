@@ -40,7 +40,7 @@ func TestHintCoversHistory(t *testing.T) {
 						t.Fatalf("covers %d, but revision %d was unknown", since, past.revision)
 					}
 					for tag := range past.change.touches {
-						if !hint.names(tag) {
+						if !(Hint{Touches: hint.After(since)}).names(tag) {
 							t.Fatalf("covers %d, but lacks %s of revision %d", since, tag, past.revision)
 						}
 					}

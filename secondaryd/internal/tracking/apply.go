@@ -102,9 +102,9 @@ func upsert(ctx context.Context, tx *database.Tx, changes []Change, now int64) (
 			return 0, err
 		}
 		inserted += int64(len(batch)) - known
-		args := make([]any, 0, 5*len(batch))
+		args := make([]any, 0, 6*len(batch))
 		for _, c := range batch {
-			args = append(args, c.Repository, c.Revision, int64(c.Class), now, orNow(c.ChangedAt, now))
+			args = append(args, c.Repository, c.Revision, int64(c.Class), now, orNow(c.ChangedAt, now), now)
 		}
 		if _, err := tx.ExecContext(ctx, upsertStatement(len(batch)), args...); err != nil {
 			return 0, fmt.Errorf("store %d changes: %w", len(batch), err)
@@ -148,11 +148,14 @@ func countKnown(ctx context.Context, tx *database.Tx, batch []Change) (known int
 	return known, nil
 }
 
-// upsertStatement: a change that is newer makes the row due, or keeps it so. Its place in the queue is the better one of
-// the row's and the change's; a live change cuts a back-off short, a backfill one does not; either wakes a held row.
+// upsertStatement: a change that is newer makes the row due, or keeps it so. Its place in the queue is the better one
+// of the row's and the change's; a live change cuts a back-off short, a backfill one does not; either wakes a held row.
+//
+// Fences begin at the time of the insert: a repository that left the site's scope and came back must not count up to
+// the fence of a lease from before.
 func upsertStatement(rows int) string {
-	return `INSERT INTO repository (name, wanted_revision, class, next_attempt_at, oldest_unsynced_at)
-VALUES ` + placeholders(rows, 5) + `
+	return `INSERT INTO repository (name, wanted_revision, class, next_attempt_at, oldest_unsynced_at, fence)
+VALUES ` + placeholders(rows, 6) + `
 ON CONFLICT (name) DO UPDATE SET
 	wanted_revision = excluded.wanted_revision,
 	class = CASE WHEN repository.phase = 'synced' OR excluded.class < repository.class

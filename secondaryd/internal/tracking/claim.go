@@ -56,11 +56,12 @@ func (s *Store) order(ctx context.Context, q database.Queryer, pick Pick) ([]Cla
 	return nil, fmt.Errorf("unknown pick %d", pick)
 }
 
+const earliestQuery = `SELECT due_at FROM repository WHERE class = $1 AND due_at IS NOT NULL ORDER BY due_at LIMIT 1`
+
 // earliest is when the first repository of the class is or was due; never when there is none.
 func earliest(ctx context.Context, q database.Queryer, class Class) (int64, error) {
 	var due int64
-	err := q.QueryRowContext(ctx, `SELECT due_at FROM repository WHERE class = $1 AND due_at IS NOT NULL
-		ORDER BY due_at LIMIT 1`, int64(class)).Scan(&due)
+	err := q.QueryRowContext(ctx, earliestQuery, int64(class)).Scan(&due)
 	if errors.Is(err, sql.ErrNoRows) {
 		return never, nil
 	}

@@ -358,9 +358,9 @@ func TestLeaseAndBackOffByTheClock(t *testing.T) {
 			if lease == nil {
 				t.Fatalf("attempt %d: not due", n)
 			}
-			time.Sleep(59 * time.Second)
+			<-time.After(59 * time.Second)
 			s.must(s.Renew(t.Context(), lease))
-			time.Sleep(59 * time.Second)
+			<-time.After(59 * time.Second)
 			s.finish(lease, failed())
 
 			full := min(5*time.Minute, time.Second<<n)
@@ -371,19 +371,19 @@ func TestLeaseAndBackOffByTheClock(t *testing.T) {
 			if due, ok, err := s.NextDue(t.Context()); !ok || err != nil || time.Until(due) != wait {
 				t.Errorf("next due in %v (%v, %v), want %v", time.Until(due), ok, err, wait)
 			}
-			time.Sleep(wait - time.Millisecond)
+			<-time.After(wait - time.Millisecond)
 			if l := s.claim(tracking.LiveFirst); l != nil {
 				t.Fatal("due before its time")
 			}
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 		}
 		dead := s.claim(tracking.LiveFirst)
-		time.Sleep(time.Minute - time.Millisecond)
+		<-time.After(time.Minute - time.Millisecond)
 		if l := s.claim(tracking.LiveFirst); l != nil {
 			t.Fatal("leased twice")
 		}
 		s.wantState("a", tracking.Syncing)
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 		s.wantLost(s.Finish(t.Context(), dead, synced()))
 		s.wantState("a", tracking.Failed)
 		if l := s.take("a"); l.Failures != 12 {

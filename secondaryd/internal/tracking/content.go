@@ -9,8 +9,8 @@ import (
 )
 
 // Content remembers which blobs, and which manifests with all that they refer to, each repository of the site's
-// registry holds, so that a copy knows what to skip and where to mount from. It is a memory, not the truth: the registry
-// may have lost what is noted here, and then Forget corrects it.
+// registry holds, so that a copy knows what to skip and where to mount from. It is a memory, not the truth: the
+// registry may have lost what is noted here, and then Forget corrects it.
 type Content struct{ store *Store }
 
 // Content returns the content index, which shares the store's database.

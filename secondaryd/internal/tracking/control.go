@@ -82,7 +82,8 @@ func (s *Store) Release(ctx context.Context, repository string) (found bool, err
 		if found = n > 0; !found || err != nil {
 			return err
 		}
-		if err := s.record(ctx, tx, repository, []Entry{{Action: "release", Detail: "the brake was lifted"}}, now); err != nil {
+		story := []Entry{{Action: "release", Detail: "the brake was lifted"}}
+		if err := s.record(ctx, tx, repository, story, now); err != nil {
 			return err
 		}
 		return tx.Notify(ctx, channel)

@@ -1,4 +1,11 @@
 package tracking
 
-// ClaimQuery is the statement that finds a row to claim; a test looks at its query plan.
-const ClaimQuery = claimQuery
+// The statements whose query plans a test looks at.
+const (
+	ClaimQuery     = claimQuery
+	EarliestQuery  = earliestQuery
+	CountQuery     = countQuery
+	LeasedQuery    = leasedQuery
+	TotalsQuery    = totalsQuery
+	LastErrorQuery = lastErrorQuery
+)

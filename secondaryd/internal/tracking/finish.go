@@ -11,8 +11,8 @@ import (
 	"github.com/antipode-registry/antipode/internal/database"
 )
 
-// Finish ends a lease with what came of it, and appends to the journal, in one transaction; ErrLeaseLost, and nothing is
-// written, when the lease is lost. A change, a resync or a release that came meanwhile leaves the row due at once.
+// Finish ends a lease with what came of it, and appends to the journal, in one transaction; ErrLeaseLost, and nothing
+// is written, when the lease is lost. A change, a resync or a release that came meanwhile leaves the row due at once.
 func (s *Store) Finish(ctx context.Context, l *Lease, o Outcome) error {
 	if err := o.check(); err != nil {
 		return wrap("finish "+l.Repository, err)
@@ -71,7 +71,8 @@ func (s *Store) leased(ctx context.Context, tx *database.Tx, l *Lease, now int64
 		changed_since_claim_at, last_synced_at, tag_count, tag_sum
 		FROM repository WHERE name = $1 AND fence = $2 AND lease_until > $3`+s.forUpdate(), l.Repository, l.Fence, now,
 	).Scan(&r.wanted, &r.synced, &r.class, &r.nextAttempt, &r.relist, &r.failures, &r.failedAt, &r.failure.Reference,
-		&r.failure.Side, &r.failure.Message, &r.held, &r.released, &r.oldest, &r.sinceClaim, &r.lastSynced, &r.tagCount, &r.sum)
+		&r.failure.Side, &r.failure.Message, &r.held, &r.released, &r.oldest, &r.sinceClaim, &r.lastSynced,
+		&r.tagCount, &r.sum)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, lost(l)
 	}

@@ -8,10 +8,11 @@ import (
 )
 
 // SetScope notes what the site replicates: scope is any text that changes with it, wants the same as a predicate. When
-// it differs from the one noted before, repositories that are no longer wanted are no longer tracked (what the site holds
-// of them stays), and the feed is to be read from its beginning again, since changes to the others were passed over.
-// It says whether that was so; the first scope of a store changes nothing. Call it before following and claiming.
-func (s *Store) SetScope(ctx context.Context, scope string, wants func(repository string) bool) (changed bool, err error) {
+// it differs from the one noted before, repositories that are no longer wanted are no longer tracked (what the site
+// holds of them stays), and the feed is to be read from its beginning again, since changes to the others were passed
+// over. It says whether that was so; the first scope of a store changes nothing. Call it before following and claiming.
+func (s *Store) SetScope(ctx context.Context, scope string, wants func(repository string) bool,
+) (changed bool, err error) {
 	err = s.write(ctx, "note the scope", func(ctx context.Context, tx *database.Tx, _ int64) error {
 		if _, err := s.lockSite(ctx, tx); err != nil {
 			return err

@@ -62,7 +62,9 @@ func Open(ctx context.Context, db *database.DB, opts Options) (*Store, error) {
 }
 
 // write runs fn in one transaction with the database's time and names the operation in its error.
-func (s *Store) write(ctx context.Context, op string, fn func(ctx context.Context, tx *database.Tx, now int64) error) error {
+func (s *Store) write(ctx context.Context, op string,
+	fn func(ctx context.Context, tx *database.Tx, now int64) error,
+) error {
 	err := s.db.Write(ctx, func(ctx context.Context, tx *database.Tx) error {
 		now, err := tx.Now(ctx)
 		if err != nil {
@@ -87,14 +89,8 @@ func wrap(op string, err error) error {
 
 // now is the database's clock for a reader, in unix milliseconds: leases run by it.
 func (s *Store) now(ctx context.Context, q database.Queryer) (int64, error) {
-	if s.db.Dialect() == database.SQLite {
-		return time.Now().UnixMilli(), nil
-	}
-	var now time.Time
-	if err := q.QueryRowContext(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
-		return 0, fmt.Errorf("read the clock: %w", err)
-	}
-	return now.UnixMilli(), nil
+	now, err := s.db.Now(ctx, q)
+	return now.UnixMilli(), err
 }
 
 // forUpdate ends a SELECT whose row the transaction goes on to write. SQLite has one writer and needs no row locks.

@@ -8,7 +8,7 @@ CREATE TABLE site (
     moved_at BIGINT, -- when the cursor moved
     heard_at BIGINT, -- when the primary was heard from
     paused   BOOLEAN NOT NULL DEFAULT FALSE,
-    scope    TEXT    NOT NULL DEFAULT '', -- what the site replicates, as its configuration says; empty before the first start
+    scope    TEXT    NOT NULL DEFAULT '', -- what the site replicates, as configured; empty before the first start
     total    BIGINT  NOT NULL DEFAULT 0 CHECK (total >= 0) -- rows of repository, so that nobody counts a million
 );
 INSERT INTO site (id) VALUES (1);
@@ -66,7 +66,8 @@ CREATE TABLE repository (
 );
 
 -- Rows change often and die at the front of repository_due, where every claim begins: vacuum before a fifth has died.
-ALTER TABLE repository SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.02, fillfactor = 85);
+ALTER TABLE repository SET (
+    fillfactor = 85, autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.02);
 
 -- A claim: the first entry of a class.
 CREATE INDEX repository_due ON repository (class, due_at, name) WHERE due_at IS NOT NULL;

@@ -8,7 +8,7 @@ CREATE TABLE site (
     moved_at BIGINT, -- when the cursor moved
     heard_at BIGINT, -- when the primary was heard from
     paused   BOOLEAN NOT NULL DEFAULT FALSE,
-    scope    TEXT    NOT NULL DEFAULT '', -- what the site replicates, as its configuration says; empty before the first start
+    scope    TEXT    NOT NULL DEFAULT '', -- what the site replicates, as configured; empty before the first start
     total    BIGINT  NOT NULL DEFAULT 0 CHECK (total >= 0) -- rows of repository, so that nobody counts a million
 );
 INSERT INTO site (id) VALUES (1);

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/antipode-registry/antipode/internal/config"
+	"github.com/antipode-registry/antipode/primaryd/internal/node"
+)
+
+// settings is the configuration file of primaryd; docs/configuration.md describes every key.
+type settings struct {
+	Database      string                `yaml:"database"`
+	Registry      registrySettings      `yaml:"registry"`
+	Notifications notificationsSettings `yaml:"notifications"`
+	HTTP          httpSettings          `yaml:"http"`
+	GRPC          grpcSettings          `yaml:"grpc"`
+	Sweep         sweepSettings         `yaml:"sweep"`
+	Nodes         []nodeSettings        `yaml:"nodes"`
+	Operators     []string              `yaml:"operators"`
+	Log           logSettings           `yaml:"log"`
+}
+
+type registrySettings struct {
+	URL          string `yaml:"url"`
+	AdvertiseURL string `yaml:"advertise_url"`
+	CAFile       string `yaml:"ca_file"`
+	Concurrency  int    `yaml:"concurrency"`
+}
+
+type notificationsSettings struct {
+	SecretFile string `yaml:"secret_file"`
+}
+
+type httpSettings struct {
+	Listen string `yaml:"listen"`
+}
+
+type grpcSettings struct {
+	Listen       string          `yaml:"listen"`
+	CertFile     string          `yaml:"cert_file"`
+	KeyFile      string          `yaml:"key_file"`
+	ClientCAFile string          `yaml:"client_ca_file"`
+	Heartbeat    config.Duration `yaml:"heartbeat"`
+}
+
+type sweepSettings struct {
+	Interval config.Duration `yaml:"interval"`
+}
+
+type nodeSettings struct {
+	Name         string   `yaml:"name"`
+	Repositories []string `yaml:"repositories"`
+}
+
+type logSettings struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+// loadSettings reads the file and names every mistake in it at once.
+func loadSettings(path string) (*settings, error) {
+	s := &settings{
+		Database: "sqlite:primary.db",
+		Registry: registrySettings{Concurrency: 16},
+		HTTP:     httpSettings{Listen: "127.0.0.1:8080"},
+		GRPC:     grpcSettings{Listen: "127.0.0.1:7443", Heartbeat: config.Duration(10 * time.Second)},
+		Sweep:    sweepSettings{Interval: config.Duration(time.Hour)},
+		Log:      logSettings{Level: "info", Format: "text"},
+	}
+	return s, config.Load(path, s, s.check)
+}
+
+func (s *settings) check(p *config.Problems) {
+	p.CheckDatabase("database", s.Database)
+	p.CheckURL("registry.url", s.Registry.URL)
+	if s.Registry.AdvertiseURL != "" {
+		p.CheckURL("registry.advertise_url", s.Registry.AdvertiseURL)
+	}
+	if s.Registry.CAFile != "" {
+		p.CheckFile("registry.ca_file", s.Registry.CAFile)
+	}
+	p.CheckNumber("registry.concurrency", s.Registry.Concurrency, 1, 1024)
+	p.CheckFile("notifications.secret_file", s.Notifications.SecretFile)
+	p.CheckListen("http.listen", s.HTTP.Listen)
+	p.CheckListen("grpc.listen", s.GRPC.Listen)
+	p.CheckFile("grpc.cert_file", s.GRPC.CertFile)
+	p.CheckFile("grpc.key_file", s.GRPC.KeyFile)
+	p.CheckFile("grpc.client_ca_file", s.GRPC.ClientCAFile)
+	p.CheckBetween("grpc.heartbeat", s.GRPC.Heartbeat, time.Second, time.Minute)
+	p.CheckBetween("sweep.interval", s.Sweep.Interval, time.Second, 7*24*time.Hour)
+	p.CheckOneOf("log.level", s.Log.Level, "debug", "info", "warn", "error")
+	p.CheckOneOf("log.format", s.Log.Format, "text", "json")
+	s.checkIdentities(p)
+}
+
+func (s *settings) checkIdentities(p *config.Problems) {
+	taken := map[string]string{}
+	claim := func(key, name string) {
+		p.CheckName(key, name)
+		if other, ok := taken[name]; ok {
+			p.Add(key, "%q is named at %s already", name, other)
+		}
+		taken[name] = key
+	}
+	for i, n := range s.Nodes {
+		key := fmt.Sprintf("nodes[%d]", i)
+		claim(key+".name", n.Name)
+		if len(n.Repositories) == 0 {
+			p.Add(key+".repositories", "grants nothing; list globs such as \"prod/**\", or \"**\" for all")
+		}
+		for j, glob := range n.Repositories {
+			p.CheckGlob(fmt.Sprintf("%s.repositories[%d]", key, j), glob)
+		}
+	}
+	for i, name := range s.Operators {
+		claim(fmt.Sprintf("operators[%d]", i), name)
+	}
+}
+
+func (s *settings) nodes() []node.Config {
+	var nodes []node.Config
+	for _, n := range s.Nodes {
+		nodes = append(nodes, node.Config{Name: n.Name, Repositories: n.Repositories})
+	}
+	return nodes
+}
+
+func (s *settings) operators() map[string]bool {
+	set := map[string]bool{}
+	for _, name := range s.Operators {
+		set[name] = true
+	}
+	return set
+}
+
+// advertised is where sites reach the primary's registry.
+func (s *settings) advertised() string {
+	if s.Registry.AdvertiseURL != "" {
+		return s.Registry.AdvertiseURL
+	}
+	return s.Registry.URL
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/antipode-registry/antipode/primaryd/internal/dashboard"
+	"github.com/antipode-registry/antipode/primaryd/internal/notification"
+)
+
+// handler is everything that primaryd serves over HTTP.
+func (d *daemon) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/notifications", notification.NewHandler(notification.Options{
+		Secret: d.secret, Appender: d.feed, Logger: d.logger, Metrics: notification.NewMetrics(d.metrics),
+		OnInstance: func(id string) {
+			d.logger.Warn("the registry restarted and may have lost notifications; sweeping", "instance", id)
+			d.sweeper.Now()
+		},
+	}))
+	mux.Handle("GET /{$}", dashboard.New(d.feed, d.nodes, d.logger))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.HandleFunc("GET /readyz", d.ready)
+	return mux
+}
+
+// ready answers 200 while notifications can be stored. The registry's health is not part of it: its notifications must
+// be taken even while it does not answer our own requests.
+func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if err := d.db.Ping(ctx); err != nil {
+		d.logger.Warn("not ready", "side", "local", "error", err)
+		http.Error(w, "the database cannot be reached", http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = w.Write([]byte("ready\n"))
+}

@@ -1,0 +1,197 @@
+// Package listing answers what the tags of a repository are now, for the sites and for the sweep.
+//
+// The Registry API is the only truth here: the feed's hint decides which tags are worth asking for, never what they
+// are. Callers that ask for the same repository at the same revision share one walk, so that a change costs the
+// registry the same however many sites follow it. A listing is whole or it is an error; nothing is returned half.
+package listing
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/primaryd/internal/feed"
+)
+
+// A registry announces a push before its tag is written, and an object store may take its time. A touched tag that
+// does not yet read as announced is asked for again at these intervals before the caller hears of it.
+var settleDelays = []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 600 * time.Millisecond}
+
+// settleWindow bounds how long an announcement is believed over what the registry answers. After it the answer stands:
+// the tag has moved on, and its own notification was lost or is under way.
+const settleWindow = time.Minute
+
+// Registry is what a walk asks of the primary's registry; *registry.Registry implements it.
+type Registry interface {
+	List(ctx context.Context, repository string) (registry.Listing, error)
+	Resolve(ctx context.Context, repository string, tags []string) ([]registry.Tag, []string, error)
+}
+
+// Feed is what a walk asks of the change feed; *feed.Feed implements it.
+type Feed interface {
+	ID() string
+	Get(ctx context.Context, repository string) (feed.Row, bool, error)
+	RecordListing(ctx context.Context, repository string, revision int64, fingerprint string) error
+}
+
+// Listing is the answer.
+type Listing struct {
+	// Complete tells all tags from only the touched ones.
+	Complete bool
+	// Present is whether the registry knows the repository.
+	Present bool
+	// Tags exist, sorted by name.
+	Tags []registry.Tag
+	// Absent are touched tags that the registry says are no more; empty on a complete listing.
+	Absent []string
+	// Unsettled are touched tags that do not yet read as their notification announced.
+	Unsettled []string
+	// Revision is the feed's, read before the registry was; 0 without a row.
+	Revision int64
+}
+
+// Lister walks the registry on behalf of many callers. It is safe for concurrent use.
+type Lister struct {
+	registry Registry
+	feed     Feed
+	shared   group
+}
+
+// New returns a Lister over the primary's registry and feed.
+func New(r Registry, f Feed) *Lister {
+	return &Lister{registry: r, feed: f, shared: group{walks: map[key]*walk{}}}
+}
+
+// List answers for a caller that holds the repository as of revision since of feed feedID: the touched tags where the
+// feed still knows them all, every tag otherwise. Errors are those of the registry and of the feed.
+func (l *Lister) List(ctx context.Context, repository, feedID string, since int64) (Listing, error) {
+	row, found, err := l.feed.Get(ctx, repository)
+	if err != nil {
+		return Listing{}, fmt.Errorf("read the feed's row of %s: %w", repository, err)
+	}
+	if delta := found && since > 0 && feedID == l.feed.ID() && since <= row.Revision && row.Hint.Covers(since); delta {
+		k := key{repository: repository, revision: row.Revision, since: since}
+		return l.shared.do(ctx, k, func(ctx context.Context) (Listing, error) { return l.delta(ctx, row, since) })
+	}
+	k := key{repository: repository, revision: row.Revision}
+	return l.shared.do(ctx, k, func(ctx context.Context) (Listing, error) { return l.complete(ctx, repository, row) })
+}
+
+// complete walks all tags. The first walk of a repository leaves its fingerprint in the feed, for the sweep to compare
+// with.
+func (l *Lister) complete(ctx context.Context, repository string, row feed.Row) (Listing, error) {
+	all, err := l.registry.List(ctx, repository)
+	if err != nil {
+		return Listing{}, err
+	}
+	tags := byName(all.Tags)
+	unsettled, err := l.settle(ctx, repository, row.Hint.Touches, tags)
+	if err != nil {
+		return Listing{}, err
+	}
+	answer := Listing{
+		Complete: true, Present: all.Present || len(tags) > 0, Tags: inOrder(tags), Unsettled: unsettled,
+		Revision: row.Revision,
+	}
+	if row.Revision > 0 && row.Fingerprint == "" {
+		if err := l.feed.RecordListing(ctx, repository, row.Revision, registry.Fingerprint(answer.Tags)); err != nil {
+			return Listing{}, fmt.Errorf("record the fingerprint of %s: %w", repository, err)
+		}
+	}
+	return answer, nil
+}
+
+// delta asks for the tags touched after since and for nothing else: its cost does not depend on the repository's size.
+func (l *Lister) delta(ctx context.Context, row feed.Row, since int64) (Listing, error) {
+	touches := row.Hint.After(since)
+	names := make([]string, 0, len(touches))
+	for _, touch := range touches {
+		names = append(names, touch.Tag)
+	}
+	found, _, err := l.registry.Resolve(ctx, row.Repository, names)
+	if err != nil {
+		return Listing{}, err
+	}
+	tags := byName(found)
+	unsettled, err := l.settle(ctx, row.Repository, touches, tags)
+	if err != nil {
+		return Listing{}, err
+	}
+	answer := Listing{Present: true, Tags: inOrder(tags), Unsettled: unsettled, Revision: row.Revision}
+	for _, name := range names {
+		if _, exists := tags[name]; !exists {
+			answer.Absent = append(answer.Absent, name)
+		}
+	}
+	slices.Sort(answer.Absent)
+	return answer, nil
+}
+
+// settle waits, within bounds, for touched tags to read as announced, and returns those that still do not. It updates
+// tags with what it reads.
+func (l *Lister) settle(
+	ctx context.Context, repository string, touches []feed.Touch, tags map[string]registry.Tag,
+) ([]string, error) {
+	early := mismatched(touches, tags)
+	for _, delay := range settleDelays {
+		if len(early) == 0 {
+			break
+		}
+		if err := wait(ctx, delay); err != nil {
+			return nil, err
+		}
+		found, absent, err := l.registry.Resolve(ctx, repository, early)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range absent {
+			delete(tags, name)
+		}
+		for _, tag := range found {
+			tags[tag.Name] = tag
+		}
+		early = mismatched(touches, tags)
+	}
+	return early, nil
+}
+
+// mismatched returns the touched tags that do not read as a recent notification announced.
+func mismatched(touches []feed.Touch, tags map[string]registry.Tag) []string {
+	var names []string
+	for _, touch := range touches {
+		tag, exists := tags[touch.Tag]
+		asAnnounced := exists != touch.Deleted && (touch.Digest == "" || touch.Deleted || tag.Digest == touch.Digest)
+		if !asAnnounced && time.Since(touch.At) < settleWindow {
+			names = append(names, touch.Tag)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func byName(tags []registry.Tag) map[string]registry.Tag {
+	m := make(map[string]registry.Tag, len(tags))
+	for _, tag := range tags {
+		m[tag.Name] = tag
+	}
+	return m
+}
+
+func inOrder(tags map[string]registry.Tag) []registry.Tag {
+	return slices.SortedFunc(maps.Values(tags), func(a, b registry.Tag) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

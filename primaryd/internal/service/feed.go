@@ -1,0 +1,280 @@
+package service
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
+	"github.com/antipode-registry/antipode/internal/link"
+	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/primaryd/internal/feed"
+	"github.com/antipode-registry/antipode/primaryd/internal/listing"
+)
+
+// Bounds of one message: 500 changes with names of 255 bytes are 150 KiB, 1,000 tags with 128-byte names 300 KiB, well
+// under the 4 MiB that a client receives by default.
+const (
+	changesPerBatch = 500
+	tagsPerPage     = 1000
+)
+
+// FeedOptions configures a FeedService.
+type FeedOptions struct {
+	// Heartbeat is how often a silent stream shows a sign of life; required.
+	Heartbeat time.Duration
+	// RegistryURL is where sites reach the primary's registry; required.
+	RegistryURL string
+	// Version is primaryd's.
+	Version string
+	// Stopping is closed when the server begins to stop, so that streams end by themselves.
+	Stopping <-chan struct{}
+	Metrics  *Metrics
+}
+
+// FeedService implements antipode.v1.FeedService.
+type FeedService struct {
+	antipodev1.UnimplementedFeedServiceServer
+	access Access
+	feed   *feed.Feed
+	lister *listing.Lister
+	opts   FeedOptions
+}
+
+// NewFeedService returns the service over the feed and the lister.
+func NewFeedService(access Access, f *feed.Feed, l *listing.Lister, opts FeedOptions) *FeedService {
+	return &FeedService{access: access, feed: f, lister: l, opts: opts}
+}
+
+// Subscribe implements the RPC. It holds no transaction and no lock while it sends: a slow reader costs this one
+// goroutine, and reads where it left off.
+func (s *FeedService) Subscribe(
+	req *antipodev1.SubscribeRequest, stream grpc.ServerStreamingServer[antipodev1.SubscribeResponse],
+) error {
+	ctx := stream.Context()
+	id, err := caller(ctx)
+	if err != nil {
+		return err
+	}
+	if err := asItself(id, req.GetNode()); err != nil {
+		return err
+	}
+	// Watch first, read afterwards: a change between the two only wakes us once too often.
+	wake, stop := s.feed.Watch()
+	defer stop()
+	head, err := s.begin(ctx, req)
+	if err != nil {
+		return err
+	}
+	if s.access.IsNode(id) {
+		defer s.access.Nodes.Subscribed(id.Name)()
+	}
+	defer s.opts.Metrics.subscribed()()
+	if err := stream.Send(s.hello(head)); err != nil {
+		return err
+	}
+	sub := subscription{FeedService: s, id: id, send: stream.Send, cursor: req.GetAfterRevision(), head: head}
+	return sub.run(ctx, wake)
+}
+
+// begin checks that the request's cursor belongs to this feed.
+func (s *FeedService) begin(ctx context.Context, req *antipodev1.SubscribeRequest) (head int64, err error) {
+	after := req.GetAfterRevision()
+	if after < 0 || after > 0 && req.GetFeedId() == "" {
+		return 0, status.Error(codes.InvalidArgument, "after_revision must not be negative, and needs a feed_id")
+	}
+	if head, err = s.feed.Head(ctx); err != nil {
+		return 0, err
+	}
+	if req.GetFeedId() != "" && req.GetFeedId() != s.feed.ID() {
+		return 0, status.Errorf(codes.OutOfRange, "the cursor is of feed %s, this is feed %s: start over", req.GetFeedId(), s.feed.ID())
+	}
+	if after > head {
+		return 0, status.Errorf(codes.OutOfRange, "the cursor %d is above this feed's head %d: start over", after, head)
+	}
+	return head, nil
+}
+
+func (s *FeedService) hello(head int64) *antipodev1.SubscribeResponse {
+	return &antipodev1.SubscribeResponse{Kind: &antipodev1.SubscribeResponse_Hello{Hello: &antipodev1.Hello{
+		FeedId: s.feed.ID(), HeadRevision: head, HeartbeatInterval: durationpb.New(s.opts.Heartbeat), Version: s.opts.Version,
+	}}}
+}
+
+// subscription is one running stream.
+type subscription struct {
+	*FeedService
+	id     link.Identity
+	send   func(*antipodev1.SubscribeResponse) error
+	cursor int64
+	head   int64
+}
+
+func (s *subscription) run(ctx context.Context, wake <-chan struct{}) error {
+	heartbeat := time.NewTicker(s.opts.Heartbeat)
+	defer heartbeat.Stop()
+	for {
+		sent, err := s.drain(ctx)
+		if err != nil {
+			return err
+		}
+		if sent {
+			heartbeat.Reset(s.opts.Heartbeat)
+		}
+		select {
+		case <-wake:
+		case <-heartbeat.C:
+			if err := s.beat(); err != nil {
+				return err
+			}
+		case <-s.opts.Stopping:
+			return status.Error(codes.Unavailable, "the server is stopping")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// drain sends everything after the cursor.
+func (s *subscription) drain(ctx context.Context) (sent bool, err error) {
+	for {
+		rows, head, err := s.feed.Read(ctx, s.cursor, changesPerBatch)
+		if err != nil {
+			return sent, err
+		}
+		if head < s.head {
+			return sent, status.Errorf(codes.OutOfRange, "the feed's head went back from %d to %d: start over", s.head, head)
+		}
+		s.head, s.cursor = head, head
+		if len(rows) == changesPerBatch {
+			s.cursor = rows[len(rows)-1].Revision
+		}
+		changes := s.visible(rows)
+		if len(changes) > 0 {
+			sent = true
+			batch := &antipodev1.ChangeBatch{Changes: changes, HeadRevision: s.head, CursorRevision: s.cursor}
+			if err := s.send(&antipodev1.SubscribeResponse{Kind: &antipodev1.SubscribeResponse_Changes{Changes: batch}}); err != nil {
+				return sent, err
+			}
+		}
+		if len(rows) < changesPerBatch {
+			return sent, nil
+		}
+	}
+}
+
+func (s *subscription) visible(rows []feed.Row) []*antipodev1.Change {
+	changes := make([]*antipodev1.Change, 0, len(rows))
+	for _, row := range rows {
+		if s.access.MaySee(s.id, row.Repository) {
+			changes = append(changes, &antipodev1.Change{
+				Repository: row.Repository, Revision: row.Revision, ChangedAt: timestamppb.New(row.ChangedAt),
+			})
+		}
+	}
+	return changes
+}
+
+func (s *subscription) beat() error {
+	return s.send(&antipodev1.SubscribeResponse{Kind: &antipodev1.SubscribeResponse_Heartbeat{Heartbeat: &antipodev1.Heartbeat{
+		HeadRevision: s.head, CursorRevision: s.cursor, SentAt: timestamppb.Now(),
+	}}})
+}
+
+// ListRepositories implements the RPC. A page may be shorter than asked, since rows that are not granted to the caller
+// are left out of it.
+func (s *FeedService) ListRepositories(
+	ctx context.Context, req *antipodev1.ListRepositoriesRequest,
+) (*antipodev1.ListRepositoriesResponse, error) {
+	id, err := caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	limit, after, err := page(req.GetPageSize(), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.feed.List(ctx, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	resp := &antipodev1.ListRepositoriesResponse{}
+	for _, row := range rows {
+		if s.access.MaySee(id, row.Repository) {
+			resp.Repositories = append(resp.Repositories, repositoryProto(row))
+		}
+	}
+	if len(rows) == limit {
+		resp.NextPageToken = nextToken(rows[limit-1].Repository)
+	}
+	return resp, nil
+}
+
+func repositoryProto(row feed.Row) *antipodev1.Repository {
+	r := &antipodev1.Repository{
+		Name: row.Repository, Revision: row.Revision, ChangedAt: timestamppb.New(row.ChangedAt), Fingerprint: row.Fingerprint,
+	}
+	if !row.SweptAt.IsZero() {
+		r.SweptAt = timestamppb.New(row.SweptAt)
+	}
+	return r
+}
+
+// ListTags implements the RPC. The walk is whole before the first page is sent, so that an error can never look like
+// a short listing.
+func (s *FeedService) ListTags(
+	req *antipodev1.ListTagsRequest, stream grpc.ServerStreamingServer[antipodev1.ListTagsResponse],
+) error {
+	id, err := caller(stream.Context())
+	if err != nil {
+		return err
+	}
+	if err := registry.ValidRepository(req.GetRepository()); err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if req.GetSinceRevision() < 0 {
+		return status.Error(codes.InvalidArgument, "since_revision is negative")
+	}
+	if !s.access.MaySee(id, req.GetRepository()) {
+		return status.Errorf(codes.PermissionDenied, "repository %s is not granted to %s", req.GetRepository(), id.Name)
+	}
+	answer, err := s.lister.List(stream.Context(), req.GetRepository(), req.GetFeedId(), req.GetSinceRevision())
+	if err != nil {
+		return err
+	}
+	s.opts.Metrics.listed(answer.Complete, len(answer.Tags))
+	return s.sendListing(stream, answer)
+}
+
+func (s *FeedService) sendListing(
+	stream grpc.ServerStreamingServer[antipodev1.ListTagsResponse], answer listing.Listing,
+) error {
+	for begin := 0; begin < len(answer.Tags); begin += tagsPerPage {
+		part := answer.Tags[begin:min(begin+tagsPerPage, len(answer.Tags))]
+		tags := make([]*antipodev1.Tag, len(part))
+		for i, tag := range part {
+			tags[i] = &antipodev1.Tag{Name: tag.Name, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size}
+		}
+		page := &antipodev1.ListTagsResponse_Page{Page: &antipodev1.TagPage{Tags: tags}}
+		if err := stream.Send(&antipodev1.ListTagsResponse{Kind: page}); err != nil {
+			return err
+		}
+	}
+	summary := &antipodev1.TagSummary{
+		ListingKind: antipodev1.ListingKind_LISTING_KIND_DELTA, Presence: antipodev1.Presence_PRESENCE_PRESENT,
+		TagCount: int64(len(answer.Tags)), Fingerprint: registry.Fingerprint(answer.Tags), Revision: answer.Revision,
+		AbsentTags: answer.Absent, UnsettledTags: answer.Unsettled, RegistryUrl: s.opts.RegistryURL,
+	}
+	if answer.Complete {
+		summary.ListingKind = antipodev1.ListingKind_LISTING_KIND_COMPLETE
+	}
+	if !answer.Present {
+		summary.Presence = antipodev1.Presence_PRESENCE_ABSENT
+	}
+	return stream.Send(&antipodev1.ListTagsResponse{Kind: &antipodev1.ListTagsResponse_Summary{Summary: summary}})
+}

@@ -1,0 +1,116 @@
+// Package service is the primary's gRPC surface: it turns protobuf into calls of the domain packages and back, checks
+// who may see what, and does nothing else. Who calls is read from the certificate by package link; a request's own
+// words about its sender grant nothing.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/link"
+	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/primaryd/internal/node"
+)
+
+// Access decides what an identity may do. Its zero value lets nobody in.
+type Access struct {
+	// Nodes are the configured sites and their grants.
+	Nodes *node.Directory
+	// Operators are the names of the certificates that may query and control everything.
+	Operators map[string]bool
+}
+
+// IsNode says whether id is a configured site.
+func (a Access) IsNode(id link.Identity) bool {
+	return (id.Role == link.RoleNode || id.Role == "") && a.Nodes.Known(id.Name)
+}
+
+// IsOperator says whether id may query and control everything: a configured operator, or this primary's own
+// certificate, which its command line uses.
+func (a Access) IsOperator(id link.Identity) bool {
+	return id.Self || (id.Role == link.RoleOperator || id.Role == "") && a.Operators[id.Name]
+}
+
+// MaySee says whether id may read a repository.
+func (a Access) MaySee(id link.Identity, repository string) bool {
+	return a.IsOperator(id) || a.IsNode(id) && a.Nodes.MaySee(id.Name, repository)
+}
+
+// Authorize lets configured nodes and operators call at all; each RPC narrows that further. It is package link's hook
+// before every RPC.
+func (a Access) Authorize(_ context.Context, method string, id link.Identity) error {
+	if a.IsNode(id) || a.IsOperator(id) {
+		return nil
+	}
+	return status.Errorf(codes.Unauthenticated, "the certificate of %q is not one of a configured node or operator", id.Name)
+}
+
+// caller returns who calls; package link guarantees an identity on every connection.
+func caller(ctx context.Context) (link.Identity, error) {
+	id, ok := link.IdentityFrom(ctx)
+	if !ok {
+		return id, status.Error(codes.Unauthenticated, "no client certificate")
+	}
+	return id, nil
+}
+
+// asItself refuses a caller that names another node as itself.
+func asItself(id link.Identity, claimed string) error {
+	if claimed != "" && claimed != id.Name {
+		return status.Errorf(codes.PermissionDenied, "the certificate is that of %q, not of %q", id.Name, claimed)
+	}
+	return nil
+}
+
+// MapError turns domain errors into status errors: the one place where codes are chosen. It is package link's hook
+// after every RPC.
+func MapError(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	switch {
+	case errors.Is(err, database.ErrUnavailable):
+		return status.Error(codes.Unavailable, "the primary's database cannot be reached")
+	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrUnauthorized):
+		return status.Error(codes.Unavailable, err.Error())
+	case errors.Is(err, registry.ErrMalformed), errors.Is(err, registry.ErrNotFound):
+		return status.Error(codes.FailedPrecondition, err.Error())
+	case errors.Is(err, node.ErrInvalidStatus):
+		return status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, "cancelled")
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, "took too long")
+	}
+	return status.Error(codes.Internal, err.Error())
+}
+
+// page reads the size and the token of a request for a page: names after the token, at most size of them.
+func page(size int32, token string) (limit int, after string, err error) {
+	const standard, most = 100, 1000
+	if size < 0 {
+		return 0, "", status.Error(codes.InvalidArgument, "page_size is negative")
+	}
+	if limit = min(int(size), most); limit == 0 {
+		limit = standard
+	}
+	if token == "" {
+		return limit, "", nil
+	}
+	after, ok := strings.CutPrefix(token, tokenPrefix)
+	if !ok || registry.ValidRepository(after) != nil {
+		return 0, "", status.Error(codes.InvalidArgument, "page_token was not made by this service")
+	}
+	return limit, after, nil
+}
+
+// tokenPrefix versions page tokens, so that their form can change.
+const tokenPrefix = "after:"
+
+func nextToken(last string) string { return fmt.Sprint(tokenPrefix, last) }

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
+	"github.com/antipode-registry/antipode/internal/cli"
+)
+
+// query is a command that asks the running daemon.
+type query struct {
+	config string
+	target cli.Target
+	output cli.Output
+}
+
+func (q *query) flags(cmd *cobra.Command) {
+	configFlag(cmd, &q.config)
+	q.target.Flags(cmd)
+	q.output.Flags(cmd)
+}
+
+func (q *query) connect() (*grpc.ClientConn, error) {
+	if err := q.output.Check(); err != nil {
+		return nil, err
+	}
+	cfg, err := loadSettings(q.config)
+	if err != nil {
+		return nil, err
+	}
+	return q.target.Connect(cfg.GRPC.Listen, cfg.GRPC.CertFile, cfg.GRPC.KeyFile, userAgent())
+}
+
+func newNodes() *cobra.Command {
+	var q query
+	cmd := &cobra.Command{
+		Use:   "nodes [NAME]",
+		Short: "How the sites are, as they last reported",
+		Args:  cli.Args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := q.connect()
+			if err != nil {
+				return err
+			}
+			defer func() { _ = conn.Close() }()
+			ctx, cancel := cli.Call(cmd.Context())
+			defer cancel()
+			api := antipodev1.NewNodeServiceClient(conn)
+			if len(args) == 1 {
+				resp, err := api.GetNode(ctx, &antipodev1.GetNodeRequest{Name: args[0]})
+				if err != nil {
+					return err
+				}
+				return q.output.Print(cmd.OutOrStdout(), resp.GetNode(), func(w io.Writer) { printNode(w, resp.GetNode()) })
+			}
+			resp, err := api.ListNodes(ctx, &antipodev1.ListNodesRequest{})
+			if err != nil {
+				return err
+			}
+			return q.output.Print(cmd.OutOrStdout(), resp, func(w io.Writer) { printNodes(w, resp.GetNodes()) })
+		},
+	}
+	q.flags(cmd)
+	return cmd
+}
+
+func printNodes(w io.Writer, nodes []*antipodev1.Node) {
+	fmt.Fprintln(w, "NODE\tSTATE\tLAG\tCURSOR/HEAD\tSYNCED\tPENDING\tSYNCING\tFAILED\tHELD\tREPORTED\tWHY")
+	for _, n := range nodes {
+		counts := n.GetStatus().GetRepositories()
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d/%d\t%d/%d\t%d\t%d\t%d\t%d\t%s\t%s\n",
+			n.GetName(), stateName(n.GetState()), cli.Duration(n.GetLag().AsDuration()),
+			n.GetStatus().GetCursorRevision(), n.GetHeadRevision(), counts.GetSynced(), counts.GetTotal(),
+			counts.GetPending(), counts.GetSyncing(), counts.GetFailed(), counts.GetHeld(),
+			cli.Age(n.GetReportedAt().AsTime()), strings.Join(n.GetReasons(), "; "))
+	}
+}
+
+func printNode(w io.Writer, n *antipodev1.Node) {
+	s := n.GetStatus()
+	counts := s.GetRepositories()
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row("node", "%s", n.GetName())
+	row("state", "%s", stateName(n.GetState()))
+	for _, reason := range n.GetReasons() {
+		row("because", "%s", reason)
+	}
+	row("lag", "%s, %d revisions", cli.Duration(n.GetLag().AsDuration()), n.GetLagRevisions())
+	row("cursor", "%d of %d", s.GetCursorRevision(), n.GetHeadRevision())
+	row("repositories", "%d: %d synced, %d pending, %d syncing, %d failed, %d held", counts.GetTotal(), counts.GetSynced(),
+		counts.GetPending(), counts.GetSyncing(), counts.GetFailed(), counts.GetHeld())
+	row("reported", "%s", cli.Age(n.GetReportedAt().AsTime()))
+	row("version", "%s, up %s", s.GetVersion(), cli.Duration(s.GetUptime().AsDuration()))
+	row("reachable", "registry %t, database %t", s.GetRegistryReachable(), s.GetDatabaseReachable())
+	if e := s.GetLastError(); e != nil {
+		row("last error", "%s:%s (%s): %s", e.GetRepository(), e.GetReference(), e.GetSide(), e.GetMessage())
+	}
+	row("granted", "%s", strings.Join(n.GetRepositories(), ", "))
+}
+
+func stateName(s antipodev1.NodeState) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "NODE_STATE_"))
+}

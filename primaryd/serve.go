@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
+	"github.com/antipode-registry/antipode/internal/cli"
+	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/link"
+	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
+	"github.com/antipode-registry/antipode/primaryd/internal/feed"
+	"github.com/antipode-registry/antipode/primaryd/internal/listing"
+	"github.com/antipode-registry/antipode/primaryd/internal/node"
+	"github.com/antipode-registry/antipode/primaryd/internal/service"
+	"github.com/antipode-registry/antipode/primaryd/internal/sweep"
+)
+
+// reportWithin is how often sites report their status.
+const reportWithin = 10 * time.Second
+
+func newServe() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon until it is told to stop (SIGINT, SIGTERM)",
+		Args:  cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadSettings(path)
+			if err != nil {
+				return err
+			}
+			logger, err := telemetry.NewLogger(os.Stderr, cfg.Log.Level, cfg.Log.Format)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg, logger)
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+// daemon is primaryd's parts.
+type daemon struct {
+	cfg      *settings
+	logger   *slog.Logger
+	metrics  *prometheus.Registry
+	db       *database.DB
+	feed     *feed.Feed
+	nodes    *node.Directory
+	registry *registry.Registry
+	sweeper  *sweep.Sweeper
+	server   *link.Server
+	http     net.Listener
+}
+
+// serve builds the parts, from the database up, and runs them until ctx ends or one of them fails.
+func serve(ctx context.Context, cfg *settings, logger *slog.Logger) error {
+	logger.Info("starting", "version", telemetry.Version())
+	d := &daemon{cfg: cfg, logger: logger, metrics: telemetry.NewRegistry("primaryd", telemetry.Version())}
+	if err := d.open(ctx); err != nil {
+		return errors.Join(err, d.close())
+	}
+	d.logger.Info("listening", "service", "http", "address", d.http.Addr().String())
+	d.logger.Info("listening", "service", "grpc", "address", d.server.Addr().String())
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.feed.Run(ctx) })
+	group.Go(func() error { return d.nodes.Run(ctx) })
+	group.Go(func() error { return d.sweeper.Run(ctx) })
+	group.Go(func() error { return d.server.Run(ctx) })
+	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.handler(), d.logger) })
+	err := group.Wait()
+	d.logger.Info("stopped")
+	return errors.Join(err, d.close())
+}
+
+func (d *daemon) open(ctx context.Context) (err error) {
+	if d.db, err = database.Open(ctx, d.cfg.Database, d.logger); err != nil {
+		return err
+	}
+	if d.feed, err = feed.Open(ctx, d.db, feed.Options{Logger: d.logger, Metrics: feed.NewMetrics(d.metrics)}); err != nil {
+		return err
+	}
+	if d.nodes, err = node.Open(ctx, d.db, d.cfg.nodes(), node.Options{ReportInterval: reportWithin}); err != nil {
+		return err
+	}
+	d.registry, err = registry.Open(registry.Config{
+		URL: d.cfg.Registry.URL, Side: registry.Source, UserAgent: userAgent(), Concurrency: d.cfg.Registry.Concurrency,
+		CAFile: d.cfg.Registry.CAFile, Metrics: registry.NewMetrics(d.metrics),
+	})
+	if err != nil {
+		return err
+	}
+	d.sweeper = sweep.New(d.registry, d.feed, sweep.Options{
+		Interval: time.Duration(d.cfg.Sweep.Interval), Logger: d.logger, Metrics: sweep.NewMetrics(d.metrics),
+	})
+	if err := d.listenGRPC(); err != nil {
+		return err
+	}
+	if d.http, err = net.Listen("tcp", d.cfg.HTTP.Listen); err != nil {
+		return fmt.Errorf("http.listen: %w", err)
+	}
+	return nil
+}
+
+func (d *daemon) listenGRPC() (err error) {
+	access := service.Access{Nodes: d.nodes, Operators: d.cfg.operators()}
+	d.server, err = link.Listen(link.ServerConfig{
+		Listen: d.cfg.GRPC.Listen, CertFile: d.cfg.GRPC.CertFile, KeyFile: d.cfg.GRPC.KeyFile,
+		ClientCAFile: d.cfg.GRPC.ClientCAFile, Logger: d.logger, Metrics: link.NewMetrics(d.metrics),
+		Authorize: access.Authorize, MapError: service.MapError,
+	})
+	if err != nil {
+		return fmt.Errorf("grpc: %w", err)
+	}
+	antipodev1.RegisterFeedServiceServer(d.server.GRPC(), service.NewFeedService(
+		access, d.feed, listing.New(d.registry, d.feed), service.FeedOptions{
+			Heartbeat: time.Duration(d.cfg.GRPC.Heartbeat), RegistryURL: d.cfg.advertised(), Version: telemetry.Version(),
+			Stopping: d.server.Stopping(), Metrics: service.NewMetrics(d.metrics),
+		}))
+	antipodev1.RegisterNodeServiceServer(d.server.GRPC(), service.NewNodeService(
+		access, d.feed, service.NodeOptions{ReportWithin: reportWithin, Stopping: d.server.Stopping()}))
+	return nil
+}
+
+func (d *daemon) close() error {
+	if d.db == nil {
+		return nil
+	}
+	return d.db.Close()
+}
+
+// secret reads the shared secret of the notifications anew each time, so that it can be changed without a restart.
+func (d *daemon) secret() ([]byte, error) {
+	text, err := os.ReadFile(d.cfg.Notifications.SecretFile)
+	if err != nil {
+		return nil, fmt.Errorf("notifications.secret_file: %w", err)
+	}
+	if text = bytes.TrimSpace(text); len(text) == 0 {
+		return nil, fmt.Errorf("notifications.secret_file: %s is empty", d.cfg.Notifications.SecretFile)
+	}
+	return text, nil
+}
+
+func userAgent() string { return "antipode-primaryd/" + telemetry.Version() }
