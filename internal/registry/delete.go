@@ -108,8 +108,7 @@ func (r *Registry) replaceTag(ctx context.Context, c call, repository, tag strin
 	if err := r.DeleteManifest(ctx, repository, spare.Digest); err != nil {
 		e := r.fail(c, 0, fmt.Errorf("the tag now points to the throw-away manifest %s, which could not be deleted;"+
 			" deleting the tag again finishes this: %w", spare.Digest, err))
-		var cause *Error
-		if errors.As(err, &cause) {
+		if cause, ok := errors.AsType[*Error](err); ok {
 			e.Status, e.Code = cause.Status, cause.Code
 		}
 		return e

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -163,7 +164,7 @@ func (a *answer) errors() errcode.Errors {
 	var body struct {
 		Errors errcode.Errors `json:"errors"`
 	}
-	if err := json.Unmarshal(a.body, &body); err != nil {
+	if wellFormed := json.Unmarshal(a.body, &body) == nil; !wellFormed {
 		return nil
 	}
 	for _, one := range body.Errors {
@@ -205,10 +206,8 @@ func (a *answer) saysRepositoryUnknown() bool {
 // saysAnyOf reports whether the well-formed error body holds one of codes.
 func (a *answer) saysAnyOf(codes ...string) bool {
 	for _, one := range a.errors() {
-		for _, code := range codes {
-			if one.Code == code {
-				return true
-			}
+		if slices.Contains(codes, one.Code) {
+			return true
 		}
 	}
 	return false

@@ -45,11 +45,11 @@ func open(t testing.TB, url string, edits ...func(*Config)) *Registry {
 }
 
 // serve makes a handle on a registry that is a function.
-func serve(t testing.TB, handler http.HandlerFunc, edits ...func(*Config)) *Registry {
+func serve(t testing.TB, handler http.HandlerFunc) *Registry {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	return open(t, server.URL, edits...)
+	return open(t, server.URL)
 }
 
 // carried makes a handle whose requests never reach a network: for tests on a fake clock.
@@ -89,14 +89,19 @@ type registryKind struct {
 func eachRegistry(t *testing.T, fn func(t *testing.T, kind registryKind, url string)) {
 	t.Helper()
 	distribution := func(t testing.TB) (url, storage string) {
+		t.Helper()
 		p := registrytest.Distribution(t)
 		return p.URL(), p.Dir()
 	}
 	debian := func(t testing.TB) (url, storage string) {
+		t.Helper()
 		p := registrytest.Debian(t)
 		return p.URL(), p.Dir()
 	}
-	memory := func(t testing.TB) (url, storage string) { return registrytest.InMemory(t, true).URL(), "" }
+	memory := func(t testing.TB) (url, storage string) {
+		t.Helper()
+		return registrytest.InMemory(t, true).URL(), ""
+	}
 	kinds := []registryKind{
 		{name: "distribution", start: distribution, deleteTag: true, saysUnknown: true, mountsOrOpens: true},
 		{name: "debian", start: debian, saysUnknown: true, mountsOrOpens: true},

@@ -81,7 +81,7 @@ func parseManifest(c call, a *answer) (Manifest, error) {
 		}
 		if err := verify(a.body, known); err != nil {
 			if isSchema1(mediaType) {
-				return Manifest{}, errors.New("Docker schema 1 manifests are not supported")
+				return Manifest{}, errors.New("manifests of Docker schema 1 are not supported")
 			}
 			return Manifest{}, err
 		}

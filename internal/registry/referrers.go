@@ -14,8 +14,8 @@ import (
 
 // Referrers lists the manifests that have digest as their subject (distribution specification v1.1, "Listing
 // Referrers"), complete or not at all. Supported is false when the registry does not have the API; the tag that stands
-// in for it is not looked at. Once this handle has seen the API answer, a 404 that is not the registry's own word is an
-// error, so that a proxy's page does not pass for the loss of all signatures.
+// in for it is not looked at. Once this handle has seen the API answer, anything but the registry's own word that
+// the repository is not there is an error, so that a proxy's page does not pass for the loss of all signatures.
 func (r *Registry) Referrers(
 	ctx context.Context, repository, digest string,
 ) (list []Descriptor, supported bool, err error) {
@@ -54,14 +54,19 @@ func (r *Registry) Referrers(
 
 // noReferrers tells "no such API" from failures.
 func (r *Registry) noReferrers(c call, a *answer) ([]Descriptor, bool, error) {
-	switch {
-	case a.saysNotFound() && r.referrersSeen.Load():
-		return nil, true, nil // the repository is gone, and its referrers with it
-	case a.status == http.StatusNotFound && !r.referrersSeen.Load(),
-		a.status == http.StatusMethodNotAllowed,
-		a.status == http.StatusNotImplemented,
-		a.status == http.StatusBadRequest && a.saysAnyOf(errcode.ErrorCodeUnsupported):
+	if r.referrersSeen.Load() {
+		if a.saysNotFound() {
+			return nil, true, nil // the repository is gone, and its referrers with it
+		}
+		return nil, false, r.unexpected(c, a)
+	}
+	switch a.status {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return nil, false, nil
+	case http.StatusBadRequest:
+		if a.saysAnyOf(errcode.ErrorCodeUnsupported) {
+			return nil, false, nil
+		}
 	}
 	return nil, false, r.unexpected(c, a)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -90,10 +91,8 @@ func (r *Registry) exchange(
 	if err != nil {
 		return nil, r.invalid(c, err)
 	}
-	for key, values := range header {
-		req.Header[key] = values
-	}
-	resp, err := r.send(c, req)
+	maps.Copy(req.Header, header)
+	resp, err := r.send(c, req) //nolint:bodyclose // read does
 	if err != nil {
 		return nil, err
 	}
@@ -128,17 +127,19 @@ func foreignCancel(ctx context.Context, err error) bool {
 
 // unanswered makes the error of a request that ended without a response.
 func (r *Registry) unanswered(ctx context.Context, c call, err error) *Error {
-	var fromURL *url.Error
-	if errors.As(err, &fromURL) {
+	if fromURL, ok := errors.AsType[*url.Error](err); ok {
 		err = fromURL.Err // the address may hold a signature, and the error names host and reference anyway
 	}
-	var token *errcode.ErrorResponse
+	token, fromToken := errors.AsType[*errcode.ErrorResponse](err)
 	switch {
 	case ctx.Err() != nil:
-		return r.fail(c, 0, fmt.Errorf("given up: %w", context.Cause(ctx)))
+		if cause := context.Cause(ctx); !errors.Is(err, cause) {
+			err = cause
+		}
+		return r.fail(c, 0, fmt.Errorf("given up: %w", err))
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return r.fail(c, http.StatusUnauthorized, fmt.Errorf("%w: no credentials for this registry", ErrUnauthorized))
-	case errors.As(err, &token):
+	case fromToken:
 		return r.refusedToken(c, token)
 	case foreignCancel(ctx, err):
 		return r.fail(c, 0, fmt.Errorf("%w: %v", ErrUnavailable, err)) //nolint:errorlint // not this caller's cancellation

@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -67,6 +68,9 @@ func again(req *http.Request, c call, resp *http.Response, err error) bool {
 	if upload || (req.Body != nil && req.Body != http.NoBody && req.GetBody == nil) {
 		return false
 	}
+	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
+		return false
+	}
 	if notBegun(resp, err) {
 		return true
 	}
@@ -80,8 +84,8 @@ func again(req *http.Request, c call, resp *http.Response, err error) bool {
 // notBegun reports whether the registry certainly has not acted on the request.
 func notBegun(resp *http.Response, err error) bool {
 	if err != nil {
-		var dial *net.OpError
-		return errors.As(err, &dial) && dial.Op == "dial"
+		connecting, ok := errors.AsType[*net.OpError](err)
+		return ok && connecting.Op == "dial"
 	}
 	return overloaded(resp.StatusCode)
 }
@@ -103,7 +107,7 @@ func retryableStatus(status int) bool {
 // together do not come back together.
 func backOff(ctx context.Context, try int) error {
 	wait := firstWait << (try - 1)
-	wait = wait/2 + rand.N(wait) //nolint:gosec // spreads load; nothing secret hangs on it
+	wait = wait/2 + rand.N(wait)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -225,7 +229,7 @@ func retryAfter(header http.Header, now time.Time) time.Duration {
 		return 0
 	}
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second //nolint:gosec // 31 bits
+		return time.Duration(seconds) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
 		return max(0, at.Sub(now))

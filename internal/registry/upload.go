@@ -64,8 +64,8 @@ func (r *Registry) openUpload(ctx context.Context, c call, desc Descriptor, moun
 	mount.op = "mount blob from " + mountFrom + " as"
 	mount.scopes = []string{auth.ScopeRepository(mountFrom, auth.ActionPull)}
 	location, err := r.startUpload(ctx, mount, url.Values{"mount": {desc.Digest}, "from": {mountFrom}}, desc)
-	var refused *Error
-	if errors.As(err, &refused) && refused.Status/100 == 4 && !errors.Is(err, ErrUnavailable) {
+	refused, ok := errors.AsType[*Error](err)
+	if ok && refused.Status/100 == 4 && !errors.Is(err, ErrUnavailable) {
 		return r.startUpload(ctx, c, nil, desc)
 	}
 	return location, err

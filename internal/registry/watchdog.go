@@ -82,8 +82,7 @@ func (w *watchdog) done() {
 
 // explain replaces the error of a request that the watchdog has ended by the reason.
 func (w *watchdog) explain(err error) error {
-	var stalled stalledError
-	if err != nil && errors.As(context.Cause(w.ctx), &stalled) {
+	if stalled, ok := errors.AsType[stalledError](context.Cause(w.ctx)); ok && err != nil {
 		return stalled
 	}
 	return err
