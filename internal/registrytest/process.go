@@ -76,7 +76,7 @@ func launch(t testing.TB, name, binary string, opts []Option) *Process {
 		opt(&s)
 	}
 	p := &Process{
-		t: t, name: name, binary: binary, dir: s.storage, port: reservePort(t),
+		t: t, name: name, binary: binary, dir: s.storage, port: ReservePort(t),
 		config: filepath.Join(folder, "config.json"), log: filepath.Join(folder, "registry.log"),
 	}
 	// JSON is YAML, so the registries read it, and no YAML library is needed to write it.
@@ -225,12 +225,12 @@ func ping(ctx context.Context, client *http.Client, url string) error {
 	return nil
 }
 
-// reservePort picks a TCP port that stays the test's own while the registry on it is dead.
+// ReservePort picks a TCP port on loopback that stays the test's own while the registry on it is dead.
 //
 // It is taken below the ephemeral range: a port from there could, while the registry is down, become the local end of
 // somebody's outgoing connection. The UDP socket of the same number is held for the length of the test, as a lock
 // between test binaries that vanishes with its holder.
-func reservePort(t testing.TB) int {
+func ReservePort(t testing.TB) int {
 	t.Helper()
 	const first, last = 20000, 32000
 	start := time.Now().Nanosecond() + os.Getpid()*131
