@@ -102,7 +102,7 @@ func (s *Sweeper) pause(failures int) time.Duration {
 }
 
 // Round compares everything once. First it makes known what the feed has never heard of, which needs no listing, so
-// that a backfill begins at once; then it compares every row that has a fingerprint with what the registry answers.
+// that a backfill begins at once; then it compares every row with what the registry answers.
 // It returns the errors of all repositories that could not be compared.
 func (s *Sweeper) Round(ctx context.Context) error {
 	began := time.Now()
@@ -139,8 +139,8 @@ func (s *Sweeper) discover(ctx context.Context) (int, error) {
 	return total, flush()
 }
 
-// compare lists every repository of the feed that was listed before. One that never was needs no comparison: the first
-// complete listing that a site asks for becomes what later rounds compare with.
+// compare lists every repository of the feed. One without a fingerprint is not left out: a notified change forgets the
+// fingerprint, and a notification that is lost after it is found by nobody else.
 func (s *Sweeper) compare(ctx context.Context) (compared, bumped int, err error) {
 	var failures []error
 	for after := ""; ; {
@@ -176,9 +176,6 @@ func (s *Sweeper) each(ctx context.Context, rows []feed.Row, results []result) {
 	var workers errgroup.Group
 	workers.SetLimit(parallel)
 	for i, row := range rows {
-		if row.Fingerprint == "" {
-			continue
-		}
 		workers.Go(func() error {
 			results[i] = s.one(ctx, row)
 			return nil
