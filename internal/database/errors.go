@@ -50,12 +50,11 @@ func classify(ctx context.Context, err error) error {
 }
 
 func unavailable(err error) bool {
-	var lite *sqlite.Error
-	if errors.As(err, &lite) {
+	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
 		return sqliteUnavailable(lite.Code())
 	}
-	var server *pgconn.PgError
-	if errors.As(err, &server) { // also inside a ConnectError: a wrong password does not pass with time
+	// Also inside a ConnectError: a wrong password does not pass with time.
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return postgresUnavailable(server.Code)
 	}
 	return connectionBroken(err)

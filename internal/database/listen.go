@@ -89,8 +89,10 @@ type listener struct {
 }
 
 // startListener runs until the returned stop is called, which waits for the end.
-func startListener(config *pgx.ConnConfig, instance string, h *hub, logger *slog.Logger) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+func startListener(
+	ctx context.Context, config *pgx.ConnConfig, instance string, h *hub, logger *slog.Logger,
+) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it lives until Close, not until Open returns
 	l := &listener{config: config, instance: instance, hub: h, logger: logger}
 	var running sync.WaitGroup
 	running.Go(func() { l.run(ctx) })
@@ -127,7 +129,7 @@ func (l *listener) run(ctx context.Context) {
 		if time.Since(began) > backoffMax {
 			backoff = backoffMin
 		}
-		wait := backoff/2 + rand.N(backoff/2) //nolint:gosec // jitter needs no secrecy
+		wait := backoff/2 + rand.N(backoff/2)
 		l.logger.Warn("notifications of the database are interrupted", "error", err, "retry_in", wait)
 		select {
 		case <-ctx.Done():
@@ -144,7 +146,7 @@ func (l *listener) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer l.close(conn)
+	defer l.close(ctx, conn)
 	if _, err := conn.Exec(ctx, "LISTEN "+postgresChannel); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -185,8 +187,8 @@ func (l *listener) dispatch(payload string) {
 	}
 }
 
-func (l *listener) close(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+func (l *listener) close(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if err := conn.Close(ctx); err != nil {
 		l.logger.Debug("close the database's notification connection", "error", err)

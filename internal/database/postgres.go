@@ -45,7 +45,7 @@ func openPostgres(ctx context.Context, url string, logger *slog.Logger) (*DB, er
 	if err := db.Ping(ctx); err != nil {
 		return nil, errors.Join(err, pool.Close())
 	}
-	db.stop = startListener(config, db.instance, db.hub, logger)
+	db.stop = startListener(ctx, config, db.instance, db.hub, logger)
 	return db, nil
 }
 

@@ -67,7 +67,7 @@ func (db *DB) writeOnce(ctx context.Context, fn func(ctx context.Context, tx *Tx
 // pause waits a jittered moment before a transaction is run again.
 func pause(ctx context.Context, attempt int) error {
 	bound := time.Duration(attempt) * 10 * time.Millisecond
-	timer := time.NewTimer(rand.N(bound)) //nolint:gosec // jitter needs no secrecy
+	timer := time.NewTimer(rand.N(bound))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -16,8 +16,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/antipode-registry/antipode/internal/database"
 )
 
 // opened remembers which URL a DB was opened by, for Shared and URL.
@@ -119,7 +120,7 @@ func tryExecute(ctx context.Context, server, statement string) error {
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer conn.Close(ctx) //nolint:errcheck // one statement, already answered
+	defer conn.Close(ctx)
 	_, err = conn.Exec(ctx, statement)
 	return err
 }

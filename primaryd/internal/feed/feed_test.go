@@ -10,14 +10,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/antipode-registry/antipode/internal/database"
-	"github.com/antipode-registry/antipode/internal/database/databasetest"
-	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"go.uber.org/goleak"
+
+	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/database/databasetest"
+	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -36,11 +36,12 @@ func open(t testing.TB, db *database.DB, opts feed.Options) *feed.Feed {
 	return f
 }
 
-// start opens a feed and runs it until the test ends or stop is called.
-func start(t testing.TB, db *database.DB) (f *feed.Feed, stop func()) {
+// start opens a feed and runs it until the test ends.
+func start(t testing.TB, db *database.DB) *feed.Feed {
 	t.Helper()
-	f = open(t, db, feed.Options{})
-	return f, run(t, f)
+	f := open(t, db, feed.Options{})
+	run(t, f)
+	return f
 }
 
 func run(t testing.TB, f *feed.Feed) (stop func()) {
@@ -92,7 +93,7 @@ func row(t testing.TB, f *feed.Feed, repository string) feed.Row {
 
 func TestAppendMakesOneRowPerRepository(t *testing.T) {
 	each(t, func(t *testing.T, db *database.DB) {
-		f, _ := start(t, db)
+		f := start(t, db)
 		at := time.Now().Add(-time.Hour).Truncate(time.Millisecond).UTC()
 		change := push("b", "v1")
 		change.At = at
@@ -123,7 +124,7 @@ func TestAppendMakesOneRowPerRepository(t *testing.T) {
 
 func TestAppendManyInOneCall(t *testing.T) {
 	each(t, func(t *testing.T, db *database.DB) {
-		f, _ := start(t, db)
+		f := start(t, db)
 		var changes []feed.Change
 		for i := range 1100 {
 			changes = append(changes, push(fmt.Sprintf("r%04d", i), "v1"))
@@ -145,7 +146,7 @@ func TestAppendManyInOneCall(t *testing.T) {
 
 func TestListIsBytewise(t *testing.T) {
 	each(t, func(t *testing.T, db *database.DB) {
-		f, _ := start(t, db)
+		f := start(t, db)
 		names := []string{"a-b", "a.b", "a/b", "a0", "a_b", "ab"}
 		for _, name := range []string{"ab", "a_b", "a/b", "a.b", "a0", "a-b"} {
 			appendChanges(t, f, push(name, "v1"))
@@ -169,7 +170,7 @@ func TestListIsBytewise(t *testing.T) {
 
 func TestAppendRefusesWhatWouldSpoilItsBatch(t *testing.T) {
 	db := databasetest.OpenSQLite(t)
-	f, _ := start(t, db)
+	f := start(t, db)
 	for _, change := range []feed.Change{
 		{Repository: "a"},
 		{Unknown: true},
@@ -241,7 +242,7 @@ func TestSimultaneousAppendsShareCommits(t *testing.T) {
 		t.Errorf("head gauge %v", head)
 	}
 	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
-		t.Errorf("metrics: %v %v", []promlint.Problem(problems), err)
+		t.Errorf("metrics: %v %v", problems, err)
 	}
 }
 
@@ -263,7 +264,7 @@ func value(t *testing.T, registry prometheus.Gatherer, name string) float64 {
 
 func TestEveryCallOfAFailedCommitFails(t *testing.T) {
 	db := databasetest.OpenSQLite(t)
-	f, _ := start(t, db)
+	f := start(t, db)
 	limit := func(pages int) {
 		err := db.Write(t.Context(), func(ctx context.Context, tx *database.Tx) error {
 			_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA max_page_count = %d", pages))
@@ -297,7 +298,7 @@ func TestEveryCallOfAFailedCommitFails(t *testing.T) {
 
 func TestReopenKeepsIDAndHead(t *testing.T) {
 	each(t, func(t *testing.T, db *database.DB) {
-		f, _ := start(t, db)
+		f := start(t, db)
 		head := appendChanges(t, f, push("a", "v1"), push("b", "v1"))
 		// Nothing is closed first: so it is after a crash.
 		again := open(t, databasetest.Shared(t, db), feed.Options{})
@@ -314,8 +315,8 @@ func TestReopenKeepsIDAndHead(t *testing.T) {
 func TestWatchHearsOtherReplicas(t *testing.T) {
 	databasetest.SkipWithoutPostgres(t)
 	db := databasetest.OpenPostgres(t)
-	here, _ := start(t, db)
-	there, _ := start(t, databasetest.Shared(t, db))
+	here := start(t, db)
+	there := start(t, databasetest.Shared(t, db))
 	wake, stop := there.Watch()
 	defer stop()
 	for want := int64(1); want <= 3; want++ {
@@ -349,5 +350,39 @@ func TestReadsUseIndexes(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestDatabaseRestart has the server go away under a running feed: calls fail as unavailable meanwhile, what was
+// committed is still there, and appends and wakes go on after it is back.
+func TestDatabaseRestart(t *testing.T) {
+	databasetest.SkipWithoutPostgres(t)
+	cluster := databasetest.NewCluster(t)
+	db := databasetest.Open(t, cluster.URL("postgres"))
+	here, there := start(t, db), start(t, databasetest.Shared(t, db))
+	wake, stop := there.Watch()
+	defer stop()
+	appendChanges(t, here, push("a", "v1"))
+	cluster.Stop(t)
+	if _, err := here.Append(t.Context(), push("a", "v2")); !errors.Is(err, database.ErrUnavailable) {
+		t.Errorf("Append without a database = %v", err)
+	}
+	if _, err := here.Head(t.Context()); !errors.Is(err, database.ErrUnavailable) {
+		t.Errorf("Head without a database = %v", err)
+	}
+	cluster.Start(t)
+	if head := appendChanges(t, here, push("b", "v1")); head != 2 {
+		t.Errorf("head %d after the restart", head)
+	}
+	for head := int64(0); head < 2; {
+		select {
+		case <-wake:
+		case <-time.After(20 * time.Second):
+			t.Fatal("no wake after the restart")
+		}
+		var err error
+		if head, err = there.Head(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -17,8 +17,8 @@ import (
 func TestReadersMissNothing(t *testing.T) {
 	const writers, appends, repositories, readers = 16, 25, 40, 4
 	each(t, func(t *testing.T, db *database.DB) {
-		first, _ := start(t, db)
-		second, _ := start(t, databasetest.Shared(t, db))
+		first := start(t, db)
+		second := start(t, databasetest.Shared(t, db))
 		replicas := []*feed.Feed{first, second}
 		written := make(chan struct{})
 		var writing, reading sync.WaitGroup

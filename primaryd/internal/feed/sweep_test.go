@@ -75,7 +75,7 @@ func TestSweepFindsWhatNotificationsLost(t *testing.T) {
 		"nothing happens forever": {added, listed("F0", 0), swept("F0", 0, false), listed("F0", 0), swept("F0", 0, false)},
 	}
 	each(t, func(t *testing.T, db *database.DB) {
-		f, _ := start(t, db)
+		f := start(t, db)
 		for name, steps := range cases {
 			t.Run(name, func(t *testing.T) {
 				for _, step := range steps {
@@ -97,7 +97,7 @@ func tooMany(t *testing.T, f *feed.Feed, repository string) {
 
 func TestSweepOfWhatIsNotThere(t *testing.T) {
 	each(t, func(t *testing.T, db *database.DB) {
-		f, _ := start(t, db)
+		f := start(t, db)
 		if bumped, err := f.RecordSweep(t.Context(), "r", 0, "F0", false); bumped || err != nil {
 			t.Errorf("RecordSweep = %v, %v", bumped, err)
 		}
@@ -115,7 +115,7 @@ func TestSweepOfWhatIsNotThere(t *testing.T) {
 
 func TestAddMissing(t *testing.T) {
 	each(t, func(t *testing.T, db *database.DB) {
-		f, _ := start(t, db)
+		f := start(t, db)
 		appendChanges(t, f, push("b", "v1"))
 		wake, stop := f.Watch()
 		defer stop()
@@ -141,8 +141,8 @@ func TestAddMissing(t *testing.T) {
 func TestSweepsAndAppendsDoNotDeadlock(t *testing.T) {
 	databasetest.SkipWithoutPostgres(t)
 	db := databasetest.OpenPostgres(t)
-	first, _ := start(t, db)
-	second, _ := start(t, databasetest.Shared(t, db))
+	first := start(t, db)
+	second := start(t, databasetest.Shared(t, db))
 	names := []string{"a", "b", "c"}
 	done := make(chan error)
 	writers := 0

@@ -19,8 +19,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/bmatcuk/doublestar/v4"
+
+	"github.com/antipode-registry/antipode/internal/database"
 )
 
 //go:embed migrations

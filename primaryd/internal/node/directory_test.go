@@ -9,11 +9,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
 	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
-	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,18 +34,20 @@ func open(t testing.TB, db *database.DB) *node.Directory {
 	return d
 }
 
-func report(t testing.TB, d *node.Directory, name string, s node.Status) {
+// report reports as eu-west.
+func report(t testing.TB, d *node.Directory, s node.Status) {
 	t.Helper()
-	if err := d.Report(t.Context(), name, s); err != nil {
+	if err := d.Report(t.Context(), "eu-west", s); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func get(t testing.TB, d *node.Directory, name string, head int64) node.Node {
+// get is eu-west at the head.
+func get(t testing.TB, d *node.Directory, head int64) node.Node {
 	t.Helper()
-	n, found, err := d.Get(t.Context(), name, head)
+	n, found, err := d.Get(t.Context(), "eu-west", head)
 	if err != nil || !found {
-		t.Fatalf("Get(%s) = %v, %v", name, found, err)
+		t.Fatalf("Get = %v, %v", found, err)
 	}
 	return n
 }
@@ -72,8 +75,8 @@ func full() node.Status {
 func TestReportIsKept(t *testing.T) {
 	databasetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) *database.DB) {
 		db := newDatabase(t)
-		report(t, open(t, db), "eu-west", well(1))
-		report(t, open(t, db), "eu-west", full())
+		report(t, open(t, db), well(1))
+		report(t, open(t, db), full())
 		nodes, err := open(t, databasetest.Shared(t, db)).List(t.Context(), 9)
 		if err != nil {
 			t.Fatal(err)
@@ -96,7 +99,7 @@ func TestReportIsKept(t *testing.T) {
 
 func TestNodesNoLongerConfiguredAreNotListed(t *testing.T) {
 	db := databasetest.OpenSQLite(t)
-	report(t, open(t, db), "eu-west", well(1))
+	report(t, open(t, db), well(1))
 	d, err := node.Open(t.Context(), db, configs[:1], node.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -173,17 +176,17 @@ func TestSubscribedCounts(t *testing.T) {
 	defer stop()
 	first, second := d.Subscribed("eu-west"), d.Subscribed("eu-west")
 	<-wake
-	if n := get(t, d, "eu-west", 1).Subscriptions; n != 2 {
+	if n := get(t, d, 1).Subscriptions; n != 2 {
 		t.Errorf("%d subscriptions", n)
 	}
 	first()
 	first() // once only
 	<-wake
-	if n := get(t, d, "eu-west", 1).Subscriptions; n != 1 {
+	if n := get(t, d, 1).Subscriptions; n != 1 {
 		t.Errorf("%d subscriptions", n)
 	}
 	second()
-	if n := get(t, d, "eu-west", 1).Subscriptions; n != 0 {
+	if n := get(t, d, 1).Subscriptions; n != 0 {
 		t.Errorf("%d subscriptions", n)
 	}
 }
@@ -194,8 +197,8 @@ func TestWatchHearsReportsToOtherReplicas(t *testing.T) {
 	here, there := open(t, db), open(t, databasetest.Shared(t, db))
 	wake, stop := there.Watch()
 	defer stop()
-	report(t, here, "eu-west", well(1))
-	for get(t, there, "eu-west", 1).State != node.Healthy {
+	report(t, here, well(1))
+	for get(t, there, 1).State != node.Healthy {
 		select {
 		case <-wake:
 		case <-time.After(20 * time.Second):
@@ -221,12 +224,12 @@ func TestSilence(t *testing.T) {
 		wake, stop := d.Watch()
 		defer stop()
 		began := time.Now()
-		report(t, d, "eu-west", well(5))
+		report(t, d, well(5))
 		var last node.State
 		var seen []string
 		for last != node.Down {
 			<-wake
-			if state := get(t, d, "eu-west", 6).State; state != last {
+			if state := get(t, d, 6).State; state != last {
 				seen = append(seen, string(state)+" "+time.Since(began).Round(time.Second).String())
 				last = state
 			}
@@ -235,9 +238,9 @@ func TestSilence(t *testing.T) {
 		if diff := cmp.Diff(want, seen); diff != "" {
 			t.Error(diff)
 		}
-		report(t, d, "eu-west", well(6))
+		report(t, d, well(6))
 		<-wake
-		if state := get(t, d, "eu-west", 6).State; state != node.Healthy {
+		if state := get(t, d, 6).State; state != node.Healthy {
 			t.Errorf("state after it reports again: %s", state)
 		}
 	})

@@ -6,36 +6,29 @@ import (
 	"time"
 )
 
-func TestJudge(t *testing.T) {
-	const interval = 10 * time.Second
-	fine := Status{
+// verdictCase is a report, how long ago it came, the head now, and what follows.
+type verdictCase struct {
+	name    string
+	change  func(*Status)
+	silent  time.Duration
+	head    int64
+	state   State
+	reason  string // part of the first one
+	lagRevs int64
+	lag     time.Duration
+}
+
+// fine is a report that gives no cause for complaint.
+func fine() Status {
+	return Status{
 		Connected: true, RegistryReachable: true, DatabaseReachable: true, HeadRevision: 100,
 		Repositories: RepositoryCounts{Total: 9, Synced: 9},
 	}
-	for _, test := range []struct {
-		name    string
-		change  func(*Status)
-		silent  time.Duration
-		head    int64
-		state   State
-		reason  string // part of the first one
-		lagRevs int64
-		lag     time.Duration
-	}{
-		{name: "all well", silent: 2 * time.Second, head: 100, state: Healthy},
-		{name: "clock of a replica behind", silent: -time.Hour, head: 100, state: Healthy},
-		{name: "just pushed", silent: 9 * time.Second, head: 103, state: Healthy, lagRevs: 3},
-		{
-			name: "pushed and overdue", silent: 15 * time.Second, head: 103,
-			state: Syncing, reason: "3 revisions", lagRevs: 3, lag: 15 * time.Second,
-		},
-		{name: "overdue, nothing new", silent: 15 * time.Second, head: 100, state: Healthy},
-		{name: "head read before the report", silent: 0, head: 90, state: Healthy},
-		{
-			name: "behind", silent: 2 * time.Second, head: 101, state: Syncing, reason: "11 revisions", lagRevs: 11,
-			lag:    7 * time.Second,
-			change: func(s *Status) { s.LagRevisions, s.Lag = 10, 5*time.Second },
-		},
+}
+
+// byReport are verdicts on fresh reports, byTime those in which time plays a part.
+var (
+	byReport = []verdictCase{
 		{
 			name: "work", head: 100, state: Syncing, reason: "2 repositories wait",
 			change: func(s *Status) { s.Repositories.Pending = 2 },
@@ -78,6 +71,22 @@ func TestJudge(t *testing.T) {
 			name: "paused and failed", head: 100, state: Paused, reason: "paused",
 			change: func(s *Status) { s.Paused, s.Repositories.Failed = true, 1 },
 		},
+	}
+	byTime = []verdictCase{
+		{name: "all well", silent: 2 * time.Second, head: 100, state: Healthy},
+		{name: "clock of a replica behind", silent: -time.Hour, head: 100, state: Healthy},
+		{name: "just pushed", silent: 9 * time.Second, head: 103, state: Healthy, lagRevs: 3},
+		{
+			name: "pushed and overdue", silent: 15 * time.Second, head: 103,
+			state: Syncing, reason: "3 revisions", lagRevs: 3, lag: 15 * time.Second,
+		},
+		{name: "overdue, nothing new", silent: 15 * time.Second, head: 100, state: Healthy},
+		{name: "head read before the report", silent: 0, head: 90, state: Healthy},
+		{
+			name: "behind", silent: 2 * time.Second, head: 101, state: Syncing, reason: "11 revisions", lagRevs: 11,
+			lag:    7 * time.Second,
+			change: func(s *Status) { s.LagRevisions, s.Lag = 10, 5*time.Second },
+		},
 		{name: "not yet stale", silent: 30*time.Second - 1, head: 100, state: Healthy},
 		{name: "stale", silent: 30 * time.Second, head: 100, state: Stale, reason: "last report came at 1970-01-1"},
 		{
@@ -94,9 +103,14 @@ func TestJudge(t *testing.T) {
 			name: "down since it had all", silent: time.Hour, head: 150, state: Down, reason: "last report", lagRevs: 50,
 			lag: time.Hour,
 		},
-	} {
+	}
+)
+
+func TestJudge(t *testing.T) {
+	const interval = 10 * time.Second
+	for _, test := range append(byReport, byTime...) {
 		t.Run(test.name, func(t *testing.T) {
-			status, now := fine, time.Unix(1_000_000, 0)
+			status, now := fine(), time.Unix(1_000_000, 0)
 			if test.change != nil {
 				test.change(&status)
 			}

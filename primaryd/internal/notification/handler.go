@@ -126,8 +126,7 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request) (answer, error) {
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.MaxBody))
 	if err != nil {
-		var limit *http.MaxBytesError
-		if errors.As(err, &limit) {
+		if _, over := errors.AsType[*http.MaxBytesError](err); over {
 			return tooLarge, err
 		}
 		return unparseable, fmt.Errorf("read the body: %w", err)

@@ -12,20 +12,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
 	"github.com/antipode-registry/antipode/internal/registrytest"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 	"github.com/antipode-registry/antipode/primaryd/internal/notification"
-	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 const secret = "s3cret"
 
-func pushOf(tag string) string {
-	return fmt.Sprintf(`{"events":[{"action":"push","target":{"repository":"a","tag":%q}}]}`, tag)
-}
+const pushOfATag = `{"events":[{"action":"push","target":{"repository":"a","tag":"v"}}]}`
 
 // recorder is an Appender that keeps what it gets.
 type recorder struct {
@@ -77,35 +76,35 @@ func TestHandlerAnswers(t *testing.T) {
 		header string
 		stored int
 	}{
-		"taken":              {body: pushOf("v"), status: 200, stored: 1},
-		"version 1":          {edit: contentType("application/vnd.docker.distribution.events.v1+json"), body: pushOf("v"), status: 200, stored: 1},
-		"version 2":          {edit: contentType("application/vnd.docker.distribution.events.v2+json"), body: pushOf("v"), status: 200, stored: 1},
-		"JSON":               {edit: contentType("application/json; charset=utf-8"), body: pushOf("v"), status: 200, stored: 1},
+		"taken":              {body: pushOfATag, status: 200, stored: 1},
+		"version 1":          {edit: contentType("application/vnd.docker.distribution.events.v1+json"), body: pushOfATag, status: 200, stored: 1},
+		"version 2":          {edit: contentType("application/vnd.docker.distribution.events.v2+json"), body: pushOfATag, status: 200, stored: 1},
+		"JSON":               {edit: contentType("application/json; charset=utf-8"), body: pushOfATag, status: 200, stored: 1},
 		"nothing to do":      {body: `{"events":[{"action":"pull"}]}`, status: 200},
-		"bearer":             {edit: authorization("bearer " + secret), body: pushOf("v"), status: 200, stored: 1},
-		"no secret":          {edit: func(r *http.Request) { r.Header.Del("Authorization") }, body: pushOf("v"), status: 401, header: "WWW-Authenticate"},
-		"wrong secret":       {edit: authorization("Bearer wrong"), body: pushOf("v"), status: 401},
-		"longer secret":      {edit: authorization("Bearer " + secret + "x"), body: pushOf("v"), status: 401},
-		"empty secret":       {edit: authorization("Bearer "), body: pushOf("v"), status: 401},
-		"other scheme":       {edit: authorization("Basic " + secret), body: pushOf("v"), status: 401},
+		"bearer":             {edit: authorization("bearer " + secret), body: pushOfATag, status: 200, stored: 1},
+		"no secret":          {edit: func(r *http.Request) { r.Header.Del("Authorization") }, body: pushOfATag, status: 401, header: "WWW-Authenticate"},
+		"wrong secret":       {edit: authorization("Bearer wrong"), body: pushOfATag, status: 401},
+		"longer secret":      {edit: authorization("Bearer " + secret + "x"), body: pushOfATag, status: 401},
+		"empty secret":       {edit: authorization("Bearer "), body: pushOfATag, status: 401},
+		"other scheme":       {edit: authorization("Basic " + secret), body: pushOfATag, status: 401},
 		"wrong and too long": {edit: authorization("Bearer wrong"), body: strings.Repeat("x", 5000), status: 401},
 		"GET":                {edit: func(r *http.Request) { r.Method = http.MethodGet }, status: 405, header: "Allow"},
 		"HEAD":               {edit: func(r *http.Request) { r.Method = http.MethodHead }, status: 405},
 		"too large":          {body: strings.Repeat(" ", 1001), status: 413},
-		"as large as may be": {body: pushOf("v") + strings.Repeat(" ", 1000-len(pushOf("v"))), status: 200, stored: 1},
+		"as large as may be": {body: pushOfATag + strings.Repeat(" ", 1000-len(pushOfATag)), status: 200, stored: 1},
 		"not JSON":           {body: "hello", status: 400},
 		"no secret to compare": {
 			change: func(o *notification.Options) { o.Secret = func() ([]byte, error) { return nil, errors.New("gone") } },
-			body:   pushOf("v"), status: 503, header: "Retry-After",
+			body:   pushOfATag, status: 503, header: "Retry-After",
 		},
 		"empty secret to compare": {
 			edit:   authorization("Bearer "),
 			change: func(o *notification.Options) { o.Secret = func() ([]byte, error) { return []byte("\n"), nil } },
-			body:   pushOf("v"), status: 503,
+			body:   pushOfATag, status: 503,
 		},
 		"feed fails": {
 			change: func(o *notification.Options) { o.Appender = &recorder{err: errors.New("down")} },
-			body:   pushOf("v"), status: 503, header: "Retry-After",
+			body:   pushOfATag, status: 503, header: "Retry-After",
 		},
 		"feed fails, nothing to append": {
 			change: func(o *notification.Options) { o.Appender = &recorder{err: errors.New("down")} },
@@ -138,11 +137,11 @@ func TestSecretIsReadAgain(t *testing.T) {
 	opts := options(&stored)
 	opts.Secret = func() ([]byte, error) { return []byte(current), nil }
 	h := notification.NewHandler(opts)
-	if w := post(t, h, nil, pushOf("v")); w.Code != 401 {
+	if w := post(t, h, nil, pushOfATag); w.Code != 401 {
 		t.Errorf("%d before the change", w.Code)
 	}
 	current = secret
-	if w := post(t, h, nil, pushOf("v")); w.Code != 200 {
+	if w := post(t, h, nil, pushOfATag); w.Code != 200 {
 		t.Errorf("%d after the change", w.Code)
 	}
 }
@@ -177,7 +176,7 @@ func TestMetrics(t *testing.T) {
 	opts := options(&stored)
 	opts.Metrics = notification.NewMetrics(registry)
 	h := notification.NewHandler(opts)
-	post(t, h, nil, pushOf("v"))
+	post(t, h, nil, pushOfATag)
 	post(t, h, nil, `{"events":[5,{"action":"push","target":{"repository":"A","tag":"v"}},{"action":"pull"}]}`)
 	post(t, h, nil, "x")
 	want := `
@@ -287,7 +286,7 @@ func TestAnswerComesAfterTheCommit(t *testing.T) {
 	defer server.Close()
 	answered := make(chan int, 1)
 	go func() {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader(pushOf("v")))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader(pushOfATag))
 		if err != nil {
 			t.Error(err)
 			return

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
-	"github.com/opencontainers/go-digest"
 )
 
 // event is what is read of one: the fields that say what changed, and who says so. CNCF distribution's
@@ -96,15 +98,9 @@ func (p *parsed) add(text json.RawMessage) {
 }
 
 func (p *parsed) saw(instance string) {
-	if instance == "" {
-		return
+	if instance != "" && !slices.Contains(p.instances, instance) {
+		p.instances = append(p.instances, instance)
 	}
-	for _, seen := range p.instances {
-		if seen == instance {
-			return
-		}
-	}
-	p.instances = append(p.instances, instance)
 }
 
 // changes is what the event means for the feed.

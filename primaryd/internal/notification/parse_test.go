@@ -7,9 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
-	"github.com/google/go-cmp/cmp"
 )
 
 // captured is a notification as a real registry sent it; host names are replaced.
