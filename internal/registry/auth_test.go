@@ -304,3 +304,17 @@ func TestOwnAuthority(t *testing.T) {
 		t.Errorf("redirect to plain http: %v", err)
 	}
 }
+
+func TestTokensAreBounded(t *testing.T) {
+	t.Parallel()
+	g, r := guard(t)
+	for i := range maxTokens + 10 {
+		if _, _, err := r.TagNames(t.Context(), fmt.Sprintf("team/r%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cache, _ := r.client.Cache.(*tokenCache)
+	if cache.tokens > maxTokens || g.issued != maxTokens+10 {
+		t.Errorf("%d tokens are kept of %d", cache.tokens, g.issued)
+	}
+}

@@ -25,6 +25,9 @@ func (r *Registry) Blob(ctx context.Context, repository string, desc Descriptor,
 	if offset < 0 || offset > desc.Size {
 		return nil, r.invalid(c, fmt.Errorf("offset %d is outside of %d bytes", offset, desc.Size))
 	}
+	if offset > 0 && offset == desc.Size {
+		return http.NoBody, nil // a range of nothing cannot be asked for
+	}
 	c.path = "/v2/" + repository + "/blobs/" + desc.Digest
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url(c.path, nil).String(), nil)
 	if err != nil {
@@ -107,7 +110,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 	b.left -= int64(n)
 	switch {
 	case b.left < 0:
-		return n, b.registry.malformed(b.call, http.StatusOK, "more bytes than the blob has")
+		return n + int(b.left), b.registry.malformed(b.call, http.StatusOK, "more bytes than the blob has")
 	case err == nil:
 		return n, nil
 	case errors.Is(err, io.EOF) && b.left == 0:

@@ -12,7 +12,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/errcode"
 )
 
 const (
@@ -67,33 +66,30 @@ func (r *Registry) DeleteTag(ctx context.Context, repository, tag string) error 
 	switch {
 	case err != nil:
 		return err
-	case deleted(a) || a.saysNotFound():
+	case deleted(a):
 		return nil
-	case !refusesTagDelete(a):
+	case !a.saysNotFound() && !refuses(a):
 		return r.unexpected(c, a)
 	}
-	if err := r.replaceTag(ctx, c, repository, tag); err != nil {
-		return err
-	}
-	r.tagDeleteRefused.Store(true)
-	return nil
+	// Either the registry does not know the tag, or it knows digests alone here: looking at the tag tells which.
+	return r.replaceTag(ctx, c, repository, tag)
 }
 
 func deleted(a *answer) bool {
 	return a.status == http.StatusAccepted || a.status == http.StatusOK || a.status == http.StatusNoContent
 }
 
-// refusesTagDelete recognizes the registry's own word that it cannot do this; a proxy's is not enough.
-func refusesTagDelete(a *answer) bool {
+// refuses recognizes the registry's own word that it cannot delete by tag: 2.8 calls the tag an invalid digest, others
+// say that this is not supported. A proxy's word is not enough.
+func refuses(a *answer) bool {
 	switch a.status {
 	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		return a.saysAnyOf(errcode.ErrorCodeUnsupported, errcode.ErrorCodeDigestInvalid,
-			errcode.ErrorCodeManifestInvalid, "TAG_INVALID")
+		return len(a.errors()) > 0
 	}
 	return false
 }
 
-// replaceTag deletes a tag by way of a throw-away manifest.
+// replaceTag deletes a tag, if it is there, by way of a throw-away manifest, and remembers that this host needs it.
 func (r *Registry) replaceTag(ctx context.Context, c call, repository, tag string) error {
 	if current, err := r.resolve(ctx, repository, tag); err != nil || current == nil {
 		return err
@@ -105,6 +101,7 @@ func (r *Registry) replaceTag(ctx context.Context, c call, repository, tag strin
 	if err := r.putThrowAway(ctx, repository, tag, spare); err != nil {
 		return err
 	}
+	r.tagDeleteRefused.Store(true)
 	if err := r.DeleteManifest(ctx, repository, spare.Digest); err != nil {
 		e := r.fail(c, 0, fmt.Errorf("the tag now points to the throw-away manifest %s, which could not be deleted;"+
 			" deleting the tag again finishes this: %w", spare.Digest, err))

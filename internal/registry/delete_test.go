@@ -131,3 +131,46 @@ func TestDeleteTagBrokenHalfWay(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestTagDeleteAnsweredAsUnknown: a registry that takes a tag for an unknown digest has not deleted it.
+func TestTagDeleteAnsweredAsUnknown(t *testing.T) {
+	t.Parallel()
+	url := registrytest.Distribution(t).URL()
+	img := registrytest.NewImage(1, 1, 64)
+	registrytest.Push(t, url, repo, "v1", img)
+	registrytest.Retag(t, url, repo, img.Digest, "v2")
+	proxy := registrytest.NewProxy(t, url)
+	proxy.Fault(func(req *http.Request) registrytest.Fault {
+		if req.Method == http.MethodDelete && !strings.Contains(req.URL.Path, "sha256:") {
+			return registrytest.Fault{Status: 404, Body: `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`}
+		}
+		return registrytest.Fault{}
+	})
+	r := open(t, proxy.URL())
+	if err := r.DeleteTag(t.Context(), repo, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"v2": img.Digest}, registrytest.Tags(t, url, repo)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestTagDeleteIsNeverBelievedDone: what is not the registry's own word is an error, and changes nothing.
+func TestTagDeleteIsNeverBelievedDone(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{302, 400, 401, 403, 404, 405, 500, 501} {
+		var changed []string
+		r := carried(t, func(req *http.Request) (*http.Response, error) {
+			if req.Method != http.MethodDelete {
+				changed = append(changed, req.Method)
+			}
+			return respond(status, "<html>", "Content-Type", "text/html"), nil
+		})
+		if err := r.DeleteTag(t.Context(), repo, "v1"); err == nil || len(changed) > 0 {
+			t.Errorf("%d: %v, then %v", status, err, changed)
+		}
+		if err := r.DeleteManifest(t.Context(), repo, registrytest.Digest(nil)); err == nil || len(changed) > 0 {
+			t.Errorf("digest, %d: %v, then %v", status, err, changed)
+		}
+	}
+}

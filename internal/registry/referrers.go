@@ -14,7 +14,7 @@ import (
 
 // Referrers lists the manifests that have digest as their subject (distribution specification v1.1, "Listing
 // Referrers"), complete or not at all. Supported is false when the registry does not have the API; the tag that stands
-// in for it is not looked at. Once this handle has seen the API answer, anything but the registry's own word that
+// in for it is not looked at. A 404 in any form says so, for that is how registries without the API answer. Once this handle has seen the API answer, anything but the registry's own word that
 // the repository is not there is an error, so that a proxy's page does not pass for the loss of all signatures.
 func (r *Registry) Referrers(
 	ctx context.Context, repository, digest string,

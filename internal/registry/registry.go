@@ -115,7 +115,7 @@ func Open(cfg Config) (*Registry, error) {
 		},
 		Header:     http.Header{"User-Agent": {cfg.UserAgent}},
 		Credential: credential,
-		Cache:      auth.NewCache(),
+		Cache:      newTokenCache(),
 		ClientID:   defaultUserAgent,
 	}
 	r.idle = r.client.Client.CloseIdleConnections

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
@@ -52,9 +53,10 @@ func (r *Registry) PutBlob(
 }
 
 // openUpload returns where the upload goes on, or nil when the blob was mounted. A mount that is refused for a reason
-// of its own, such as no access to the other repository, becomes a plain upload.
+// of its own, such as no access to the other repository, becomes a plain upload. Blobs under another digest than sha256
+// are never mounted: distribution says that it did, and then knows them by their sha256 alone.
 func (r *Registry) openUpload(ctx context.Context, c call, desc Descriptor, mountFrom string) (*url.URL, error) {
-	if mountFrom == "" {
+	if mountFrom == "" || digest.Digest(desc.Digest).Algorithm() != digest.Canonical {
 		return r.startUpload(ctx, c, nil, desc)
 	}
 	if err := ValidRepository(mountFrom); err != nil {
@@ -85,10 +87,7 @@ func (r *Registry) startUpload(ctx context.Context, c call, query url.Values, de
 		}
 		return location, nil
 	case a.status == http.StatusCreated && query != nil:
-		if said := a.header.Get(headerDigest); said != "" && said != desc.Digest {
-			return nil, r.malformed(c, a.status, "mounted %s instead", said)
-		}
-		return nil, nil
+		return nil, r.confirm(ctx, c, a, desc)
 	}
 	return nil, r.unexpected(c, a)
 }
@@ -134,11 +133,6 @@ func (r *Registry) upload(
 	if err != nil {
 		return err
 	}
-	return r.stored(c, location, resp, desc)
-}
-
-// stored checks the registry's word that it has the blob.
-func (r *Registry) stored(c call, location *url.URL, resp *http.Response, desc Descriptor) error {
 	a, err := r.read(c, location, resp)
 	if err != nil {
 		return err
@@ -146,8 +140,28 @@ func (r *Registry) stored(c call, location *url.URL, resp *http.Response, desc D
 	if a.status != http.StatusCreated && a.status != http.StatusNoContent {
 		return r.unexpected(c, a)
 	}
-	if said := a.header.Get(headerDigest); said != "" && said != desc.Digest {
-		return r.malformed(c, a.status, "stored as %s", said)
+	return r.confirm(ctx, c, a, desc)
+}
+
+// confirm checks the registry's word on what it has now. Distribution keeps a blob that was sent under a sha512 digest
+// under that and its sha256, and says the latter: then the blob is looked up by the digest that it must be known by.
+func (r *Registry) confirm(ctx context.Context, c call, a *answer, desc Descriptor) error {
+	said := a.header.Get(headerDigest)
+	if said == "" || said == desc.Digest {
+		return nil
+	}
+	if validDigest(said) != nil || digest.Digest(said).Algorithm() == digest.Digest(desc.Digest).Algorithm() {
+		return r.malformed(c, a.status, "it has %s instead", said)
+	}
+	look := c
+	look.op, look.kind, look.stream = "look for blob", kindBlob, false
+	look.path = "/v2/" + c.repository + "/blobs/" + desc.Digest
+	found, err := r.exchange(ctx, look, http.MethodHead, r.url(look.path, nil), nil, nil)
+	if err != nil {
+		return err
+	}
+	if found.status != http.StatusOK || (found.length >= 0 && found.length != desc.Size) {
+		return r.malformed(c, a.status, "it has %s and does not know it as %s", said, desc.Digest)
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/antipode-registry/antipode/internal/registrytest"
 )
 
@@ -69,6 +71,34 @@ func TestPutBlobSizes(t *testing.T) {
 		desc := blobOf([]byte("NOT WHAT THE DIGEST SAYS"))
 		if _, err := r.PutBlob(t.Context(), repo, desc, "", content(body)); err == nil {
 			t.Error("a blob with another digest was taken")
+		}
+	})
+}
+
+func TestSha512Blob(t *testing.T) {
+	t.Parallel()
+	eachRegistry(t, func(t *testing.T, kind registryKind, url string) {
+		if !kind.sha512 {
+			t.Skip("this registry knows sha256 alone")
+		}
+		body := registrytest.Bytes(1, 0, 5000)
+		desc := Descriptor{Digest: digest.SHA512.FromBytes(body).String(), Size: int64(len(body))}
+		r := open(t, url)
+		if _, err := r.PutBlob(t.Context(), repo, desc, "", content(body)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.PutBlob(t.Context(), "team/second", desc, repo, content(body)); err != nil {
+			t.Errorf("mount: %v", err)
+		}
+		for _, repository := range []string{repo, "team/second"} {
+			reader, err := r.Blob(t.Context(), repository, desc, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, body) {
+				t.Errorf("%s: %d bytes, %v", repository, len(got), err)
+			}
+			_ = reader.Close()
 		}
 	})
 }
