@@ -16,6 +16,21 @@ type Tag struct {
 	Size int64
 }
 
+// Subject is a manifest and everything that names it as its subject.
+type Subject struct {
+	Digest    string
+	Referrers []Referrer
+}
+
+// Referrer is a manifest that is reached by its subject and not by a tag.
+type Referrer struct {
+	Digest, MediaType string
+	// Size of the manifest in bytes.
+	Size         int64
+	ArtifactType string
+	Annotations  map[string]string
+}
+
 // Listing is what the primary's registry answered. It is whole: Tags returns no part of one.
 type Listing struct {
 	// Complete tells all tags from a delta, which speaks only of Tags and Absent.
@@ -28,9 +43,15 @@ type Listing struct {
 	Absent []string
 	// Unsettled are tags that do not yet read as announced: list again soon.
 	Unsettled []string
+	// ReferrersAPI is whether the primary's registry has the referrers API; without it Subjects is empty, and referrers
+	// are listed by tags like any other.
+	ReferrersAPI bool
+	// Subjects are manifests with the complete lists of their referrers, by digest. A complete listing has those that
+	// have some; a delta those that were looked at.
+	Subjects []Subject
 	// Revision of the repository that the listing holds at least.
 	Revision int64
-	// Fingerprint of the (tag, digest) pairs.
+	// Fingerprint of the (tag, digest) and (subject, referrer) pairs.
 	Fingerprint string
 	// RegistryURL is where the primary's registry is reached.
 	RegistryURL string
@@ -62,16 +83,34 @@ func (c *Client) Tags(ctx context.Context, repository string, since Position) (L
 				Name: tag.GetName(), Digest: tag.GetDigest(), MediaType: tag.GetMediaType(), Size: tag.GetSize(),
 			})
 		}
+		for _, subject := range resp.GetPage().GetSubjects() {
+			listing.Subjects = append(listing.Subjects, subjectOf(subject))
+		}
 		if summary := resp.GetSummary(); summary != nil {
 			return finish(repository, listing, summary)
 		}
 	}
 }
 
+func subjectOf(message *antipodev1.SubjectReferrers) Subject {
+	subject := Subject{Digest: message.GetSubject()}
+	for _, r := range message.GetReferrers() {
+		subject.Referrers = append(subject.Referrers, Referrer{
+			Digest: r.GetDigest(), MediaType: r.GetMediaType(), Size: r.GetSize(), ArtifactType: r.GetArtifactType(),
+			Annotations: r.GetAnnotations(),
+		})
+	}
+	return subject
+}
+
 func finish(repository string, listing Listing, summary *antipodev1.TagSummary) (Listing, error) {
 	if int64(len(listing.Tags)) != summary.GetTagCount() {
 		return Listing{}, fmt.Errorf("list the tags of %s: %d tags came, the summary counts %d: %w",
 			repository, len(listing.Tags), summary.GetTagCount(), ErrIncomplete)
+	}
+	if int64(len(listing.Subjects)) != summary.GetSubjectCount() {
+		return Listing{}, fmt.Errorf("list the tags of %s: %d subjects came, the summary counts %d: %w",
+			repository, len(listing.Subjects), summary.GetSubjectCount(), ErrIncomplete)
 	}
 	switch summary.GetListingKind() {
 	case antipodev1.ListingKind_LISTING_KIND_COMPLETE:
@@ -89,6 +128,7 @@ func finish(repository string, listing Listing, summary *antipodev1.TagSummary) 
 	}
 	listing.Absent, listing.Unsettled = summary.GetAbsentTags(), summary.GetUnsettledTags()
 	listing.Revision, listing.Fingerprint = summary.GetRevision(), summary.GetFingerprint()
+	listing.ReferrersAPI = summary.GetReferrersApi()
 	listing.RegistryURL = summary.GetRegistryUrl()
 	return listing, nil
 }

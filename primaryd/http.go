@@ -16,6 +16,7 @@ func (d *daemon) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/notifications", notification.NewHandler(notification.Options{
 		Secret: d.secret, Appender: d.feed, Logger: d.logger, Metrics: notification.NewMetrics(d.metrics),
+		Untagged: d.lister.HasReferrersAPI,
 		OnInstance: func(id string) {
 			d.logger.Warn("the registry restarted and may have lost notifications; sweeping", "instance", id)
 			d.sweeper.Now()

@@ -61,6 +61,7 @@ type daemon struct {
 	feed     *feed.Feed
 	nodes    *node.Directory
 	registry *registry.Registry
+	lister   *listing.Lister
 	sweeper  *sweep.Sweeper
 	server   *link.Server
 	http     net.Listener
@@ -103,7 +104,8 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.sweeper = sweep.New(d.registry, d.feed, sweep.Options{
+	d.lister = listing.New(d.registry, d.feed)
+	d.sweeper = sweep.New(d.registry, d.lister, d.feed, sweep.Options{
 		Interval: time.Duration(d.cfg.Sweep.Interval), Logger: d.logger, Metrics: sweep.NewMetrics(d.metrics),
 	})
 	if err := d.listenGRPC(); err != nil {
@@ -126,7 +128,7 @@ func (d *daemon) listenGRPC() (err error) {
 		return fmt.Errorf("grpc: %w", err)
 	}
 	antipodev1.RegisterFeedServiceServer(d.server.GRPC(), service.NewFeedService(
-		access, d.feed, listing.New(d.registry, d.feed), service.FeedOptions{
+		access, d.feed, d.lister, service.FeedOptions{
 			Heartbeat: time.Duration(d.cfg.GRPC.Heartbeat), RegistryURL: d.cfg.advertised(), Version: telemetry.Version(),
 			Stopping: d.server.Stopping(), Metrics: service.NewMetrics(d.metrics),
 		}))

@@ -909,11 +909,13 @@ func (*ListTagsResponse_Page) isListTagsResponse_Kind() {}
 
 func (*ListTagsResponse_Summary) isListTagsResponse_Kind() {}
 
-// TagPage carries some of the tags.
+// TagPage carries some of the tags, or some of the referrers; at least one of either.
 type TagPage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At least one tag, names rising across all pages.
-	Tags          []*Tag `protobuf:"bytes,1,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Tags, names rising across all pages.
+	Tags []*Tag `protobuf:"bytes,1,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Subjects with their referrers, digests rising across all pages; after the last tag.
+	Subjects      []*SubjectReferrers `protobuf:"bytes,2,rep,name=subjects,proto3" json:"subjects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -955,6 +957,151 @@ func (x *TagPage) GetTags() []*Tag {
 	return nil
 }
 
+func (x *TagPage) GetSubjects() []*SubjectReferrers {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+// SubjectReferrers is the complete list of the manifests that name one manifest as their subject, as the referrers API
+// of the primary's registry answers it (distribution specification v1.1, "Listing Referrers").
+type SubjectReferrers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The subject's digest: that of a tag, of a child of an index, or of a referrer.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The referrers, by digest. Empty only in a delta: the subject was looked at, and has none.
+	Referrers     []*Referrer `protobuf:"bytes,2,rep,name=referrers,proto3" json:"referrers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubjectReferrers) Reset() {
+	*x = SubjectReferrers{}
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubjectReferrers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubjectReferrers) ProtoMessage() {}
+
+func (x *SubjectReferrers) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubjectReferrers.ProtoReflect.Descriptor instead.
+func (*SubjectReferrers) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SubjectReferrers) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *SubjectReferrers) GetReferrers() []*Referrer {
+	if x != nil {
+		return x.Referrers
+	}
+	return nil
+}
+
+// Referrer is a manifest that is reached by its subject instead of by a tag.
+type Referrer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The manifest's digest.
+	Digest string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The manifest's media type.
+	MediaType string `protobuf:"bytes,2,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
+	// The manifest's size in bytes.
+	Size int64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	// What kind of artifact it is; may be empty.
+	ArtifactType string `protobuf:"bytes,4,opt,name=artifact_type,json=artifactType,proto3" json:"artifact_type,omitempty"`
+	// The annotations of its descriptor.
+	Annotations   map[string]string `protobuf:"bytes,5,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Referrer) Reset() {
+	*x = Referrer{}
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Referrer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Referrer) ProtoMessage() {}
+
+func (x *Referrer) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Referrer.ProtoReflect.Descriptor instead.
+func (*Referrer) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Referrer) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Referrer) GetMediaType() string {
+	if x != nil {
+		return x.MediaType
+	}
+	return ""
+}
+
+func (x *Referrer) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Referrer) GetArtifactType() string {
+	if x != nil {
+		return x.ArtifactType
+	}
+	return ""
+}
+
+func (x *Referrer) GetAnnotations() map[string]string {
+	if x != nil {
+		return x.Annotations
+	}
+	return nil
+}
+
 // Tag is what a tag names.
 type Tag struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -972,7 +1119,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[12]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1131,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[12]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1144,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{12}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Tag) GetName() string {
@@ -1038,7 +1185,7 @@ type TagSummary struct {
 	Presence Presence `protobuf:"varint,2,opt,name=presence,proto3,enum=antipode.v1.Presence" json:"presence,omitempty"`
 	// How many tags the pages carried.
 	TagCount int64 `protobuf:"varint,3,opt,name=tag_count,json=tagCount,proto3" json:"tag_count,omitempty"`
-	// The fingerprint of the (tag, digest) pairs in the pages.
+	// The fingerprint of the (tag, digest) pairs and of the (subject, referrer) pairs in the pages.
 	Fingerprint string `protobuf:"bytes,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// The feed's revision of this repository, read before the registry was: the listing holds at least that change.
 	// 0 when the feed has no row of it.
@@ -1049,14 +1196,19 @@ type TagSummary struct {
 	// again soon and not call the repository synced until then.
 	UnsettledTags []string `protobuf:"bytes,7,rep,name=unsettled_tags,json=unsettledTags,proto3" json:"unsettled_tags,omitempty"`
 	// Where the primary's registry is reached from the sites, scheme and host.
-	RegistryUrl   string `protobuf:"bytes,8,opt,name=registry_url,json=registryUrl,proto3" json:"registry_url,omitempty"`
+	RegistryUrl string `protobuf:"bytes,8,opt,name=registry_url,json=registryUrl,proto3" json:"registry_url,omitempty"`
+	// Whether the primary's registry has the referrers API. Without it referrers are listed by tags like any other, and
+	// the pages carry no subjects.
+	ReferrersApi bool `protobuf:"varint,9,opt,name=referrers_api,json=referrersApi,proto3" json:"referrers_api,omitempty"`
+	// How many subjects the pages carried.
+	SubjectCount  int64 `protobuf:"varint,10,opt,name=subject_count,json=subjectCount,proto3" json:"subject_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TagSummary) Reset() {
 	*x = TagSummary{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[13]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1220,7 @@ func (x *TagSummary) String() string {
 func (*TagSummary) ProtoMessage() {}
 
 func (x *TagSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[13]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1233,7 @@ func (x *TagSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagSummary.ProtoReflect.Descriptor instead.
 func (*TagSummary) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{13}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TagSummary) GetListingKind() ListingKind {
@@ -1138,6 +1290,20 @@ func (x *TagSummary) GetRegistryUrl() string {
 		return x.RegistryUrl
 	}
 	return ""
+}
+
+func (x *TagSummary) GetReferrersApi() bool {
+	if x != nil {
+		return x.ReferrersApi
+	}
+	return false
+}
+
+func (x *TagSummary) GetSubjectCount() int64 {
+	if x != nil {
+		return x.SubjectCount
+	}
+	return 0
 }
 
 var File_antipode_v1_feed_service_proto protoreflect.FileDescriptor
@@ -1198,15 +1364,29 @@ const file_antipode_v1_feed_service_proto_rawDesc = "" +
 	"\x10ListTagsResponse\x12*\n" +
 	"\x04page\x18\x01 \x01(\v2\x14.antipode.v1.TagPageH\x00R\x04page\x123\n" +
 	"\asummary\x18\x02 \x01(\v2\x17.antipode.v1.TagSummaryH\x00R\asummaryB\x06\n" +
-	"\x04kind\"/\n" +
+	"\x04kind\"j\n" +
 	"\aTagPage\x12$\n" +
-	"\x04tags\x18\x01 \x03(\v2\x10.antipode.v1.TagR\x04tags\"d\n" +
+	"\x04tags\x18\x01 \x03(\v2\x10.antipode.v1.TagR\x04tags\x129\n" +
+	"\bsubjects\x18\x02 \x03(\v2\x1d.antipode.v1.SubjectReferrersR\bsubjects\"a\n" +
+	"\x10SubjectReferrers\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x123\n" +
+	"\treferrers\x18\x02 \x03(\v2\x15.antipode.v1.ReferrerR\treferrers\"\x84\x02\n" +
+	"\bReferrer\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
+	"\n" +
+	"media_type\x18\x02 \x01(\tR\tmediaType\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12#\n" +
+	"\rartifact_type\x18\x04 \x01(\tR\fartifactType\x12H\n" +
+	"\vannotations\x18\x05 \x03(\v2&.antipode.v1.Referrer.AnnotationsEntryR\vannotations\x1a>\n" +
+	"\x10AnnotationsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"d\n" +
 	"\x03Tag\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x03 \x01(\tR\tmediaType\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x03R\x04size\"\xc2\x02\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\"\x8c\x03\n" +
 	"\n" +
 	"TagSummary\x12;\n" +
 	"\flisting_kind\x18\x01 \x01(\x0e2\x18.antipode.v1.ListingKindR\vlistingKind\x121\n" +
@@ -1217,7 +1397,10 @@ const file_antipode_v1_feed_service_proto_rawDesc = "" +
 	"\vabsent_tags\x18\x06 \x03(\tR\n" +
 	"absentTags\x12%\n" +
 	"\x0eunsettled_tags\x18\a \x03(\tR\runsettledTags\x12!\n" +
-	"\fregistry_url\x18\b \x01(\tR\vregistryUrl*^\n" +
+	"\fregistry_url\x18\b \x01(\tR\vregistryUrl\x12#\n" +
+	"\rreferrers_api\x18\t \x01(\bR\freferrersApi\x12#\n" +
+	"\rsubject_count\x18\n" +
+	" \x01(\x03R\fsubjectCount*^\n" +
 	"\vListingKind\x12\x1c\n" +
 	"\x18LISTING_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LISTING_KIND_COMPLETE\x10\x01\x12\x16\n" +
@@ -1244,7 +1427,7 @@ func file_antipode_v1_feed_service_proto_rawDescGZIP() []byte {
 }
 
 var file_antipode_v1_feed_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_antipode_v1_feed_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_antipode_v1_feed_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_antipode_v1_feed_service_proto_goTypes = []any{
 	(ListingKind)(0),                 // 0: antipode.v1.ListingKind
 	(Presence)(0),                    // 1: antipode.v1.Presence
@@ -1260,38 +1443,44 @@ var file_antipode_v1_feed_service_proto_goTypes = []any{
 	(*ListTagsRequest)(nil),          // 11: antipode.v1.ListTagsRequest
 	(*ListTagsResponse)(nil),         // 12: antipode.v1.ListTagsResponse
 	(*TagPage)(nil),                  // 13: antipode.v1.TagPage
-	(*Tag)(nil),                      // 14: antipode.v1.Tag
-	(*TagSummary)(nil),               // 15: antipode.v1.TagSummary
-	(*durationpb.Duration)(nil),      // 16: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 17: google.protobuf.Timestamp
+	(*SubjectReferrers)(nil),         // 14: antipode.v1.SubjectReferrers
+	(*Referrer)(nil),                 // 15: antipode.v1.Referrer
+	(*Tag)(nil),                      // 16: antipode.v1.Tag
+	(*TagSummary)(nil),               // 17: antipode.v1.TagSummary
+	nil,                              // 18: antipode.v1.Referrer.AnnotationsEntry
+	(*durationpb.Duration)(nil),      // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 20: google.protobuf.Timestamp
 }
 var file_antipode_v1_feed_service_proto_depIdxs = []int32{
 	4,  // 0: antipode.v1.SubscribeResponse.hello:type_name -> antipode.v1.Hello
 	5,  // 1: antipode.v1.SubscribeResponse.changes:type_name -> antipode.v1.ChangeBatch
 	7,  // 2: antipode.v1.SubscribeResponse.heartbeat:type_name -> antipode.v1.Heartbeat
-	16, // 3: antipode.v1.Hello.heartbeat_interval:type_name -> google.protobuf.Duration
+	19, // 3: antipode.v1.Hello.heartbeat_interval:type_name -> google.protobuf.Duration
 	6,  // 4: antipode.v1.ChangeBatch.changes:type_name -> antipode.v1.Change
-	17, // 5: antipode.v1.Change.changed_at:type_name -> google.protobuf.Timestamp
-	17, // 6: antipode.v1.Heartbeat.sent_at:type_name -> google.protobuf.Timestamp
+	20, // 5: antipode.v1.Change.changed_at:type_name -> google.protobuf.Timestamp
+	20, // 6: antipode.v1.Heartbeat.sent_at:type_name -> google.protobuf.Timestamp
 	10, // 7: antipode.v1.ListRepositoriesResponse.repositories:type_name -> antipode.v1.Repository
-	17, // 8: antipode.v1.Repository.changed_at:type_name -> google.protobuf.Timestamp
-	17, // 9: antipode.v1.Repository.swept_at:type_name -> google.protobuf.Timestamp
+	20, // 8: antipode.v1.Repository.changed_at:type_name -> google.protobuf.Timestamp
+	20, // 9: antipode.v1.Repository.swept_at:type_name -> google.protobuf.Timestamp
 	13, // 10: antipode.v1.ListTagsResponse.page:type_name -> antipode.v1.TagPage
-	15, // 11: antipode.v1.ListTagsResponse.summary:type_name -> antipode.v1.TagSummary
-	14, // 12: antipode.v1.TagPage.tags:type_name -> antipode.v1.Tag
-	0,  // 13: antipode.v1.TagSummary.listing_kind:type_name -> antipode.v1.ListingKind
-	1,  // 14: antipode.v1.TagSummary.presence:type_name -> antipode.v1.Presence
-	2,  // 15: antipode.v1.FeedService.Subscribe:input_type -> antipode.v1.SubscribeRequest
-	8,  // 16: antipode.v1.FeedService.ListRepositories:input_type -> antipode.v1.ListRepositoriesRequest
-	11, // 17: antipode.v1.FeedService.ListTags:input_type -> antipode.v1.ListTagsRequest
-	3,  // 18: antipode.v1.FeedService.Subscribe:output_type -> antipode.v1.SubscribeResponse
-	9,  // 19: antipode.v1.FeedService.ListRepositories:output_type -> antipode.v1.ListRepositoriesResponse
-	12, // 20: antipode.v1.FeedService.ListTags:output_type -> antipode.v1.ListTagsResponse
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	17, // 11: antipode.v1.ListTagsResponse.summary:type_name -> antipode.v1.TagSummary
+	16, // 12: antipode.v1.TagPage.tags:type_name -> antipode.v1.Tag
+	14, // 13: antipode.v1.TagPage.subjects:type_name -> antipode.v1.SubjectReferrers
+	15, // 14: antipode.v1.SubjectReferrers.referrers:type_name -> antipode.v1.Referrer
+	18, // 15: antipode.v1.Referrer.annotations:type_name -> antipode.v1.Referrer.AnnotationsEntry
+	0,  // 16: antipode.v1.TagSummary.listing_kind:type_name -> antipode.v1.ListingKind
+	1,  // 17: antipode.v1.TagSummary.presence:type_name -> antipode.v1.Presence
+	2,  // 18: antipode.v1.FeedService.Subscribe:input_type -> antipode.v1.SubscribeRequest
+	8,  // 19: antipode.v1.FeedService.ListRepositories:input_type -> antipode.v1.ListRepositoriesRequest
+	11, // 20: antipode.v1.FeedService.ListTags:input_type -> antipode.v1.ListTagsRequest
+	3,  // 21: antipode.v1.FeedService.Subscribe:output_type -> antipode.v1.SubscribeResponse
+	9,  // 22: antipode.v1.FeedService.ListRepositories:output_type -> antipode.v1.ListRepositoriesResponse
+	12, // 23: antipode.v1.FeedService.ListTags:output_type -> antipode.v1.ListTagsResponse
+	21, // [21:24] is the sub-list for method output_type
+	18, // [18:21] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_antipode_v1_feed_service_proto_init() }
@@ -1314,7 +1503,7 @@ func file_antipode_v1_feed_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_antipode_v1_feed_service_proto_rawDesc), len(file_antipode_v1_feed_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

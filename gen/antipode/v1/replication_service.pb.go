@@ -489,7 +489,9 @@ type TrackedRepository struct {
 	// Why removals are withheld; empty when they are not.
 	HeldReason string `protobuf:"bytes,10,opt,name=held_reason,json=heldReason,proto3" json:"held_reason,omitempty"`
 	// Tags on the site after the last complete sync.
-	TagCount      int64 `protobuf:"varint,11,opt,name=tag_count,json=tagCount,proto3" json:"tag_count,omitempty"`
+	TagCount int64 `protobuf:"varint,11,opt,name=tag_count,json=tagCount,proto3" json:"tag_count,omitempty"`
+	// When everything in it was last checked by Verify and found, or made, whole; unset before the first time.
+	VerifiedAt    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=verified_at,json=verifiedAt,proto3" json:"verified_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -601,12 +603,20 @@ func (x *TrackedRepository) GetTagCount() int64 {
 	return 0
 }
 
+func (x *TrackedRepository) GetVerifiedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.VerifiedAt
+	}
+	return nil
+}
+
 // JournalEntry is one thing that the site did.
 type JournalEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When.
 	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
-	// What: copied, tagged, removed, kept, synced, failed, held, resync.
+	// What: copied, tagged, removed, kept, synced, failed, held, unsettled, resync, release, restore, verify, damaged,
+	// verified.
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	// The tag or digest; empty when it concerns the repository as a whole.
 	Reference string `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
@@ -985,6 +995,309 @@ func (x *ResyncResponse) GetRepositories() int64 {
 	return 0
 }
 
+// ReleaseRequest names a held repository.
+type ReleaseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository; required.
+	Repository    string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseRequest) Reset() {
+	*x = ReleaseRequest{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseRequest) ProtoMessage() {}
+
+func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReleaseRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+// ReleaseResponse acknowledges a release, which is stored.
+type ReleaseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseResponse) Reset() {
+	*x = ReleaseResponse{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseResponse) ProtoMessage() {}
+
+func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{14}
+}
+
+// RestoreRequest names what to bring back.
+type RestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository; required.
+	Repository string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// The tags; empty means every tag whose last journal entry is its removal.
+	Tags []string `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Undo an earlier Restore instead: keep the tags no longer, so that the next sync follows the primary again.
+	Forget        bool `protobuf:"varint,3,opt,name=forget,proto3" json:"forget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRequest) Reset() {
+	*x = RestoreRequest{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRequest) ProtoMessage() {}
+
+func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RestoreRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *RestoreRequest) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *RestoreRequest) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
+}
+
+// RestoreResponse says what is kept from now on, or no longer.
+type RestoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tags, by name.
+	Tags          []string `protobuf:"bytes,1,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreResponse) Reset() {
+	*x = RestoreResponse{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreResponse) ProtoMessage() {}
+
+func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
+func (*RestoreResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RestoreResponse) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+// VerifyRequest names what to check.
+type VerifyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository; empty with `all`.
+	Repository string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// Every tracked repository.
+	All bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
+	// Read every blob and compare its digest. Without it blobs are asked for by size alone.
+	Deep          bool `protobuf:"varint,3,opt,name=deep,proto3" json:"deep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyRequest) Reset() {
+	*x = VerifyRequest{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyRequest) ProtoMessage() {}
+
+func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
+func (*VerifyRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *VerifyRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *VerifyRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *VerifyRequest) GetDeep() bool {
+	if x != nil {
+		return x.Deep
+	}
+	return false
+}
+
+// VerifyResponse says what became due.
+type VerifyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many repositories became due.
+	Repositories  int64 `protobuf:"varint,1,opt,name=repositories,proto3" json:"repositories,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyResponse) Reset() {
+	*x = VerifyResponse{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyResponse) ProtoMessage() {}
+
+func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
+func (*VerifyResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *VerifyResponse) GetRepositories() int64 {
+	if x != nil {
+		return x.Repositories
+	}
+	return 0
+}
+
 // PauseRequest pauses the site.
 type PauseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -994,7 +1307,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[13]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1319,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[13]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1332,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{13}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{19}
 }
 
 // PauseResponse acknowledges a pause, which is stored.
@@ -1031,7 +1344,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[14]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1356,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[14]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1369,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{14}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{20}
 }
 
 // ResumeRequest resumes the site.
@@ -1068,7 +1381,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[15]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1393,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[15]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1406,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{15}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{21}
 }
 
 // ResumeResponse acknowledges a resume, which is stored.
@@ -1105,7 +1418,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[16]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1430,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[16]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1443,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{16}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{22}
 }
 
 var File_antipode_v1_replication_service_proto protoreflect.FileDescriptor
@@ -1159,7 +1472,7 @@ const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"\n" +
 	"repository\x18\x01 \x01(\v2\x1e.antipode.v1.TrackedRepositoryR\n" +
 	"repository\x123\n" +
-	"\ajournal\x18\x02 \x03(\v2\x19.antipode.v1.JournalEntryR\ajournal\"\x8e\x04\n" +
+	"\ajournal\x18\x02 \x03(\v2\x19.antipode.v1.JournalEntryR\ajournal\"\xcb\x04\n" +
 	"\x11TrackedRepository\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.antipode.v1.RepositoryStateR\x05state\x12'\n" +
@@ -1174,7 +1487,9 @@ const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"\vheld_reason\x18\n" +
 	" \x01(\tR\n" +
 	"heldReason\x12\x1b\n" +
-	"\ttag_count\x18\v \x01(\x03R\btagCount\"\xc9\x01\n" +
+	"\ttag_count\x18\v \x01(\x03R\btagCount\x12;\n" +
+	"\vverified_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"verifiedAt\"\xc9\x01\n" +
 	"\fJournalEntry\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x1c\n" +
@@ -1204,6 +1519,27 @@ const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"repository\x12\x10\n" +
 	"\x03all\x18\x02 \x01(\bR\x03all\"4\n" +
 	"\x0eResyncResponse\x12\"\n" +
+	"\frepositories\x18\x01 \x01(\x03R\frepositories\"0\n" +
+	"\x0eReleaseRequest\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\"\x11\n" +
+	"\x0fReleaseResponse\"\\\n" +
+	"\x0eRestoreRequest\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12\x12\n" +
+	"\x04tags\x18\x02 \x03(\tR\x04tags\x12\x16\n" +
+	"\x06forget\x18\x03 \x01(\bR\x06forget\"%\n" +
+	"\x0fRestoreResponse\x12\x12\n" +
+	"\x04tags\x18\x01 \x03(\tR\x04tags\"U\n" +
+	"\rVerifyRequest\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\x12\x12\n" +
+	"\x04deep\x18\x03 \x01(\bR\x04deep\"4\n" +
+	"\x0eVerifyResponse\x12\"\n" +
 	"\frepositories\x18\x01 \x01(\x03R\frepositories\"\x0e\n" +
 	"\fPauseRequest\"\x0f\n" +
 	"\rPauseResponse\"\x0f\n" +
@@ -1220,13 +1556,16 @@ const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTEP_KIND_COPY\x10\x01\x12\x14\n" +
 	"\x10STEP_KIND_REMOVE\x10\x02\x12\x12\n" +
-	"\x0eSTEP_KIND_KEEP\x10\x032\xdf\x04\n" +
+	"\x0eSTEP_KIND_KEEP\x10\x032\xae\x06\n" +
 	"\x12ReplicationService\x12J\n" +
 	"\tGetStatus\x12\x1d.antipode.v1.GetStatusRequest\x1a\x1e.antipode.v1.GetStatusResponse\x12\x83\x01\n" +
 	"\x10ListRepositories\x126.antipode.v1.ReplicationServiceListRepositoriesRequest\x1a7.antipode.v1.ReplicationServiceListRepositoriesResponse\x12V\n" +
 	"\rGetRepository\x12!.antipode.v1.GetRepositoryRequest\x1a\".antipode.v1.GetRepositoryResponse\x12Y\n" +
 	"\x0eDiffRepository\x12\".antipode.v1.DiffRepositoryRequest\x1a#.antipode.v1.DiffRepositoryResponse\x12A\n" +
-	"\x06Resync\x12\x1a.antipode.v1.ResyncRequest\x1a\x1b.antipode.v1.ResyncResponse\x12>\n" +
+	"\x06Resync\x12\x1a.antipode.v1.ResyncRequest\x1a\x1b.antipode.v1.ResyncResponse\x12D\n" +
+	"\aRelease\x12\x1b.antipode.v1.ReleaseRequest\x1a\x1c.antipode.v1.ReleaseResponse\x12D\n" +
+	"\aRestore\x12\x1b.antipode.v1.RestoreRequest\x1a\x1c.antipode.v1.RestoreResponse\x12A\n" +
+	"\x06Verify\x12\x1a.antipode.v1.VerifyRequest\x1a\x1b.antipode.v1.VerifyResponse\x12>\n" +
 	"\x05Pause\x12\x19.antipode.v1.PauseRequest\x1a\x1a.antipode.v1.PauseResponse\x12A\n" +
 	"\x06Resume\x12\x1a.antipode.v1.ResumeRequest\x1a\x1b.antipode.v1.ResumeResponseBBZ@github.com/antipode-registry/antipode/gen/antipode/v1;antipodev1b\x06proto3"
 
@@ -1243,7 +1582,7 @@ func file_antipode_v1_replication_service_proto_rawDescGZIP() []byte {
 }
 
 var file_antipode_v1_replication_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_antipode_v1_replication_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_antipode_v1_replication_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_antipode_v1_replication_service_proto_goTypes = []any{
 	(RepositoryState)(0),                               // 0: antipode.v1.RepositoryState
 	(StepKind)(0),                                      // 1: antipode.v1.StepKind
@@ -1260,47 +1599,60 @@ var file_antipode_v1_replication_service_proto_goTypes = []any{
 	(*PlannedStep)(nil),                                // 12: antipode.v1.PlannedStep
 	(*ResyncRequest)(nil),                              // 13: antipode.v1.ResyncRequest
 	(*ResyncResponse)(nil),                             // 14: antipode.v1.ResyncResponse
-	(*PauseRequest)(nil),                               // 15: antipode.v1.PauseRequest
-	(*PauseResponse)(nil),                              // 16: antipode.v1.PauseResponse
-	(*ResumeRequest)(nil),                              // 17: antipode.v1.ResumeRequest
-	(*ResumeResponse)(nil),                             // 18: antipode.v1.ResumeResponse
-	(*NodeStatus)(nil),                                 // 19: antipode.v1.NodeStatus
-	(*timestamppb.Timestamp)(nil),                      // 20: google.protobuf.Timestamp
-	(*SyncError)(nil),                                  // 21: antipode.v1.SyncError
+	(*ReleaseRequest)(nil),                             // 15: antipode.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),                            // 16: antipode.v1.ReleaseResponse
+	(*RestoreRequest)(nil),                             // 17: antipode.v1.RestoreRequest
+	(*RestoreResponse)(nil),                            // 18: antipode.v1.RestoreResponse
+	(*VerifyRequest)(nil),                              // 19: antipode.v1.VerifyRequest
+	(*VerifyResponse)(nil),                             // 20: antipode.v1.VerifyResponse
+	(*PauseRequest)(nil),                               // 21: antipode.v1.PauseRequest
+	(*PauseResponse)(nil),                              // 22: antipode.v1.PauseResponse
+	(*ResumeRequest)(nil),                              // 23: antipode.v1.ResumeRequest
+	(*ResumeResponse)(nil),                             // 24: antipode.v1.ResumeResponse
+	(*NodeStatus)(nil),                                 // 25: antipode.v1.NodeStatus
+	(*timestamppb.Timestamp)(nil),                      // 26: google.protobuf.Timestamp
+	(*SyncError)(nil),                                  // 27: antipode.v1.SyncError
 }
 var file_antipode_v1_replication_service_proto_depIdxs = []int32{
-	19, // 0: antipode.v1.GetStatusResponse.status:type_name -> antipode.v1.NodeStatus
+	25, // 0: antipode.v1.GetStatusResponse.status:type_name -> antipode.v1.NodeStatus
 	0,  // 1: antipode.v1.ReplicationServiceListRepositoriesRequest.state:type_name -> antipode.v1.RepositoryState
 	8,  // 2: antipode.v1.ReplicationServiceListRepositoriesResponse.repositories:type_name -> antipode.v1.TrackedRepository
 	8,  // 3: antipode.v1.GetRepositoryResponse.repository:type_name -> antipode.v1.TrackedRepository
 	9,  // 4: antipode.v1.GetRepositoryResponse.journal:type_name -> antipode.v1.JournalEntry
 	0,  // 5: antipode.v1.TrackedRepository.state:type_name -> antipode.v1.RepositoryState
-	20, // 6: antipode.v1.TrackedRepository.oldest_unsynced_at:type_name -> google.protobuf.Timestamp
-	20, // 7: antipode.v1.TrackedRepository.last_synced_at:type_name -> google.protobuf.Timestamp
-	20, // 8: antipode.v1.TrackedRepository.next_attempt_at:type_name -> google.protobuf.Timestamp
-	21, // 9: antipode.v1.TrackedRepository.last_error:type_name -> antipode.v1.SyncError
-	20, // 10: antipode.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	12, // 11: antipode.v1.DiffRepositoryResponse.steps:type_name -> antipode.v1.PlannedStep
-	1,  // 12: antipode.v1.PlannedStep.kind:type_name -> antipode.v1.StepKind
-	2,  // 13: antipode.v1.ReplicationService.GetStatus:input_type -> antipode.v1.GetStatusRequest
-	4,  // 14: antipode.v1.ReplicationService.ListRepositories:input_type -> antipode.v1.ReplicationServiceListRepositoriesRequest
-	6,  // 15: antipode.v1.ReplicationService.GetRepository:input_type -> antipode.v1.GetRepositoryRequest
-	10, // 16: antipode.v1.ReplicationService.DiffRepository:input_type -> antipode.v1.DiffRepositoryRequest
-	13, // 17: antipode.v1.ReplicationService.Resync:input_type -> antipode.v1.ResyncRequest
-	15, // 18: antipode.v1.ReplicationService.Pause:input_type -> antipode.v1.PauseRequest
-	17, // 19: antipode.v1.ReplicationService.Resume:input_type -> antipode.v1.ResumeRequest
-	3,  // 20: antipode.v1.ReplicationService.GetStatus:output_type -> antipode.v1.GetStatusResponse
-	5,  // 21: antipode.v1.ReplicationService.ListRepositories:output_type -> antipode.v1.ReplicationServiceListRepositoriesResponse
-	7,  // 22: antipode.v1.ReplicationService.GetRepository:output_type -> antipode.v1.GetRepositoryResponse
-	11, // 23: antipode.v1.ReplicationService.DiffRepository:output_type -> antipode.v1.DiffRepositoryResponse
-	14, // 24: antipode.v1.ReplicationService.Resync:output_type -> antipode.v1.ResyncResponse
-	16, // 25: antipode.v1.ReplicationService.Pause:output_type -> antipode.v1.PauseResponse
-	18, // 26: antipode.v1.ReplicationService.Resume:output_type -> antipode.v1.ResumeResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	26, // 6: antipode.v1.TrackedRepository.oldest_unsynced_at:type_name -> google.protobuf.Timestamp
+	26, // 7: antipode.v1.TrackedRepository.last_synced_at:type_name -> google.protobuf.Timestamp
+	26, // 8: antipode.v1.TrackedRepository.next_attempt_at:type_name -> google.protobuf.Timestamp
+	27, // 9: antipode.v1.TrackedRepository.last_error:type_name -> antipode.v1.SyncError
+	26, // 10: antipode.v1.TrackedRepository.verified_at:type_name -> google.protobuf.Timestamp
+	26, // 11: antipode.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	12, // 12: antipode.v1.DiffRepositoryResponse.steps:type_name -> antipode.v1.PlannedStep
+	1,  // 13: antipode.v1.PlannedStep.kind:type_name -> antipode.v1.StepKind
+	2,  // 14: antipode.v1.ReplicationService.GetStatus:input_type -> antipode.v1.GetStatusRequest
+	4,  // 15: antipode.v1.ReplicationService.ListRepositories:input_type -> antipode.v1.ReplicationServiceListRepositoriesRequest
+	6,  // 16: antipode.v1.ReplicationService.GetRepository:input_type -> antipode.v1.GetRepositoryRequest
+	10, // 17: antipode.v1.ReplicationService.DiffRepository:input_type -> antipode.v1.DiffRepositoryRequest
+	13, // 18: antipode.v1.ReplicationService.Resync:input_type -> antipode.v1.ResyncRequest
+	15, // 19: antipode.v1.ReplicationService.Release:input_type -> antipode.v1.ReleaseRequest
+	17, // 20: antipode.v1.ReplicationService.Restore:input_type -> antipode.v1.RestoreRequest
+	19, // 21: antipode.v1.ReplicationService.Verify:input_type -> antipode.v1.VerifyRequest
+	21, // 22: antipode.v1.ReplicationService.Pause:input_type -> antipode.v1.PauseRequest
+	23, // 23: antipode.v1.ReplicationService.Resume:input_type -> antipode.v1.ResumeRequest
+	3,  // 24: antipode.v1.ReplicationService.GetStatus:output_type -> antipode.v1.GetStatusResponse
+	5,  // 25: antipode.v1.ReplicationService.ListRepositories:output_type -> antipode.v1.ReplicationServiceListRepositoriesResponse
+	7,  // 26: antipode.v1.ReplicationService.GetRepository:output_type -> antipode.v1.GetRepositoryResponse
+	11, // 27: antipode.v1.ReplicationService.DiffRepository:output_type -> antipode.v1.DiffRepositoryResponse
+	14, // 28: antipode.v1.ReplicationService.Resync:output_type -> antipode.v1.ResyncResponse
+	16, // 29: antipode.v1.ReplicationService.Release:output_type -> antipode.v1.ReleaseResponse
+	18, // 30: antipode.v1.ReplicationService.Restore:output_type -> antipode.v1.RestoreResponse
+	20, // 31: antipode.v1.ReplicationService.Verify:output_type -> antipode.v1.VerifyResponse
+	22, // 32: antipode.v1.ReplicationService.Pause:output_type -> antipode.v1.PauseResponse
+	24, // 33: antipode.v1.ReplicationService.Resume:output_type -> antipode.v1.ResumeResponse
+	24, // [24:34] is the sub-list for method output_type
+	14, // [14:24] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_antipode_v1_replication_service_proto_init() }
@@ -1315,7 +1667,7 @@ func file_antipode_v1_replication_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_antipode_v1_replication_service_proto_rawDesc), len(file_antipode_v1_replication_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,9 @@ const (
 	ReplicationService_GetRepository_FullMethodName    = "/antipode.v1.ReplicationService/GetRepository"
 	ReplicationService_DiffRepository_FullMethodName   = "/antipode.v1.ReplicationService/DiffRepository"
 	ReplicationService_Resync_FullMethodName           = "/antipode.v1.ReplicationService/Resync"
+	ReplicationService_Release_FullMethodName          = "/antipode.v1.ReplicationService/Release"
+	ReplicationService_Restore_FullMethodName          = "/antipode.v1.ReplicationService/Restore"
+	ReplicationService_Verify_FullMethodName           = "/antipode.v1.ReplicationService/Verify"
 	ReplicationService_Pause_FullMethodName            = "/antipode.v1.ReplicationService/Pause"
 	ReplicationService_Resume_FullMethodName           = "/antipode.v1.ReplicationService/Resume"
 )
@@ -61,6 +64,23 @@ type ReplicationServiceClient interface {
 	// Codes: INVALID_ARGUMENT when neither a repository nor `all` is set, or both; NOT_FOUND when the site does not
 	// track the repository.
 	Resync(ctx context.Context, in *ResyncRequest, opts ...grpc.CallOption) (*ResyncResponse, error)
+	// Release lifts the brake for the next sync of a held repository, which is due at once.
+	//
+	// Codes: INVALID_ARGUMENT without a name; NOT_FOUND when the site does not track the repository; FAILED_PRECONDITION
+	// when no removals are withheld in it.
+	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
+	// Restore brings back tags that the site removed, with the digests that the journal has of them, and keeps them until
+	// the primary has a tag of that name again. The repository is due at once.
+	//
+	// Codes: INVALID_ARGUMENT without a name; NOT_FOUND when the site does not track the repository, or its journal has no
+	// removal of one of the tags.
+	Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (*RestoreResponse, error)
+	// Verify makes one repository, or all of them, due with a check of everything that the site's registry should hold:
+	// each manifest, each blob, each referrer. What is missing or damaged is copied again.
+	//
+	// Codes: INVALID_ARGUMENT when neither a repository nor `all` is set, or both; NOT_FOUND when the site does not
+	// track the repository.
+	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
 	// Pause stops new work: what is being synced is finished, nothing else begins. The cursor keeps moving. Survives a
 	// restart. Pausing a paused site is no error.
 	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
@@ -126,6 +146,36 @@ func (c *replicationServiceClient) Resync(ctx context.Context, in *ResyncRequest
 	return out, nil
 }
 
+func (c *replicationServiceClient) Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseResponse)
+	err := c.cc.Invoke(ctx, ReplicationService_Release_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *replicationServiceClient) Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (*RestoreResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestoreResponse)
+	err := c.cc.Invoke(ctx, ReplicationService_Restore_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *replicationServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VerifyResponse)
+	err := c.cc.Invoke(ctx, ReplicationService_Verify_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *replicationServiceClient) Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PauseResponse)
@@ -179,6 +229,23 @@ type ReplicationServiceServer interface {
 	// Codes: INVALID_ARGUMENT when neither a repository nor `all` is set, or both; NOT_FOUND when the site does not
 	// track the repository.
 	Resync(context.Context, *ResyncRequest) (*ResyncResponse, error)
+	// Release lifts the brake for the next sync of a held repository, which is due at once.
+	//
+	// Codes: INVALID_ARGUMENT without a name; NOT_FOUND when the site does not track the repository; FAILED_PRECONDITION
+	// when no removals are withheld in it.
+	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
+	// Restore brings back tags that the site removed, with the digests that the journal has of them, and keeps them until
+	// the primary has a tag of that name again. The repository is due at once.
+	//
+	// Codes: INVALID_ARGUMENT without a name; NOT_FOUND when the site does not track the repository, or its journal has no
+	// removal of one of the tags.
+	Restore(context.Context, *RestoreRequest) (*RestoreResponse, error)
+	// Verify makes one repository, or all of them, due with a check of everything that the site's registry should hold:
+	// each manifest, each blob, each referrer. What is missing or damaged is copied again.
+	//
+	// Codes: INVALID_ARGUMENT when neither a repository nor `all` is set, or both; NOT_FOUND when the site does not
+	// track the repository.
+	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
 	// Pause stops new work: what is being synced is finished, nothing else begins. The cursor keeps moving. Survives a
 	// restart. Pausing a paused site is no error.
 	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
@@ -208,6 +275,15 @@ func (UnimplementedReplicationServiceServer) DiffRepository(context.Context, *Di
 }
 func (UnimplementedReplicationServiceServer) Resync(context.Context, *ResyncRequest) (*ResyncResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resync not implemented")
+}
+func (UnimplementedReplicationServiceServer) Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Release not implemented")
+}
+func (UnimplementedReplicationServiceServer) Restore(context.Context, *RestoreRequest) (*RestoreResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Restore not implemented")
+}
+func (UnimplementedReplicationServiceServer) Verify(context.Context, *VerifyRequest) (*VerifyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Verify not implemented")
 }
 func (UnimplementedReplicationServiceServer) Pause(context.Context, *PauseRequest) (*PauseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Pause not implemented")
@@ -326,6 +402,60 @@ func _ReplicationService_Resync_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReplicationService_Release_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServiceServer).Release(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicationService_Release_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServiceServer).Release(ctx, req.(*ReleaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReplicationService_Restore_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServiceServer).Restore(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicationService_Restore_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServiceServer).Restore(ctx, req.(*RestoreRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReplicationService_Verify_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VerifyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServiceServer).Verify(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicationService_Verify_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServiceServer).Verify(ctx, req.(*VerifyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ReplicationService_Pause_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PauseRequest)
 	if err := dec(in); err != nil {
@@ -388,6 +518,18 @@ var ReplicationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Resync",
 			Handler:    _ReplicationService_Resync_Handler,
+		},
+		{
+			MethodName: "Release",
+			Handler:    _ReplicationService_Release_Handler,
+		},
+		{
+			MethodName: "Restore",
+			Handler:    _ReplicationService_Restore_Handler,
+		},
+		{
+			MethodName: "Verify",
+			Handler:    _ReplicationService_Verify_Handler,
 		},
 		{
 			MethodName: "Pause",

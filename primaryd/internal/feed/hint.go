@@ -12,9 +12,9 @@ import (
 // hintTouches bounds a hint. 32 of them are about 4 KiB of JSON.
 const hintTouches = 32
 
-// Touch says that a tag was written or deleted.
+// Touch says that a tag was written or deleted, or that a manifest was pushed without a tag.
 type Touch struct {
-	Tag     string
+	Tag     string    // or what UntaggedReference made of a digest
 	Digest  string    // what the event announced; "" = nothing was announced
 	Deleted bool      // the event announced that the tag is gone
 	At      time.Time // the event's own time; zero in a Change means that change's
@@ -22,6 +22,13 @@ type Touch struct {
 	// Revision is the feed's newest that touched the tag; set by the feed.
 	Revision int64
 }
+
+// UntaggedReference is what stands in Touch.Tag for a manifest that was pushed by its digest. No tag begins with "@"
+// (distribution specification v1.1, "Pulling manifests").
+func UntaggedReference(digest string) string { return "@" + digest }
+
+// Untagged returns the digest of a manifest that was pushed without a tag; false where the touch is of a tag.
+func (t Touch) Untagged() (digest string, untagged bool) { return strings.CutPrefix(t.Tag, "@") }
 
 // Hint names the tags touched lately. Every tag touched by a change after Base is in Touches, each once, with the
 // newest of its events. A hint whose Base is its row's revision says nothing about older changes.

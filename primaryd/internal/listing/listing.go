@@ -29,6 +29,8 @@ const settleWindow = time.Minute
 type Registry interface {
 	List(ctx context.Context, repository string) (registry.Listing, error)
 	Resolve(ctx context.Context, repository string, tags []string) ([]registry.Tag, []string, error)
+	Manifest(ctx context.Context, repository, reference string) (registry.Manifest, error)
+	Referrers(ctx context.Context, repository, digest string) ([]registry.Descriptor, bool, error)
 }
 
 // Feed is what a walk asks of the change feed; *feed.Feed implements it.
@@ -50,15 +52,33 @@ type Listing struct {
 	Absent []string
 	// Unsettled are touched tags that do not yet read as their notification announced.
 	Unsettled []string
+	// ReferrersAPI is whether the registry has it. Without it, referrers are listed by tags like any other.
+	ReferrersAPI bool
+	// Subjects are the manifests that were looked at for referrers, by digest. A complete listing names only those that
+	// have some.
+	Subjects []Subject
 	// Revision is the feed's, read before the registry was; 0 without a row.
 	Revision int64
 }
 
+// Fingerprint stands for the tags with their digests and for the referrers with their subjects.
+func (l Listing) Fingerprint() string {
+	pairs := slices.Clone(l.Tags)
+	for _, subject := range l.Subjects {
+		for _, referrer := range subject.Referrers {
+			// No tag begins with "@".
+			pairs = append(pairs, registry.Tag{Name: "@" + subject.Digest + "@" + referrer.Digest, Digest: referrer.Digest})
+		}
+	}
+	return registry.Fingerprint(pairs)
+}
+
 // Lister walks the registry on behalf of many callers. It is safe for concurrent use.
 type Lister struct {
-	registry Registry
-	feed     Feed
-	shared   group
+	registry  Registry
+	feed      Feed
+	shared    group
+	referrers referrersAPI
 }
 
 // New returns a Lister over the primary's registry and feed.
@@ -81,15 +101,14 @@ func (l *Lister) List(ctx context.Context, repository, feedID string, since int6
 	return l.shared.do(ctx, k, func(ctx context.Context) (Listing, error) { return l.complete(ctx, repository, row) })
 }
 
-// complete walks all tags. The first walk of a repository leaves its fingerprint in the feed, for the sweep to compare
-// with.
-func (l *Lister) complete(ctx context.Context, repository string, row feed.Row) (Listing, error) {
-	all, err := l.registry.List(ctx, repository)
+// Walk makes a complete listing for the sweep: one of its own, of which the feed takes no note.
+func (l *Lister) Walk(ctx context.Context, row feed.Row) (Listing, error) {
+	all, err := l.registry.List(ctx, row.Repository)
 	if err != nil {
 		return Listing{}, err
 	}
 	tags := byName(all.Tags)
-	unsettled, err := l.settle(ctx, repository, row.Hint.Touches, tags)
+	unsettled, err := l.settle(ctx, row.Repository, row.Hint.Touches, tags)
 	if err != nil {
 		return Listing{}, err
 	}
@@ -97,20 +116,33 @@ func (l *Lister) complete(ctx context.Context, repository string, row feed.Row) 
 		Complete: true, Present: all.Present || len(tags) > 0, Tags: inOrder(tags), Unsettled: unsettled,
 		Revision: row.Revision,
 	}
-	if row.Revision > 0 && row.Fingerprint == "" {
-		if err := l.feed.RecordListing(ctx, repository, row.Revision, registry.Fingerprint(answer.Tags)); err != nil {
-			return Listing{}, fmt.Errorf("record the fingerprint of %s: %w", repository, err)
-		}
+	err = l.addSubjects(ctx, row.Repository, &answer, nil)
+	return answer, err
+}
+
+// complete walks everything, and takes note of it in the feed for the sweep to compare with.
+func (l *Lister) complete(ctx context.Context, repository string, row feed.Row) (Listing, error) {
+	row.Repository = repository // there may be no row
+	answer, err := l.Walk(ctx, row)
+	if err != nil || row.Revision == 0 {
+		return answer, err
+	}
+	if err := l.feed.RecordListing(ctx, repository, row.Revision, answer.Fingerprint()); err != nil {
+		return Listing{}, fmt.Errorf("record the fingerprint of %s: %w", repository, err)
 	}
 	return answer, nil
 }
 
-// delta asks for the tags touched after since and for nothing else: its cost does not depend on the repository's size.
+// delta asks for what was touched after since and for nothing else: its cost does not depend on the repository's size.
 func (l *Lister) delta(ctx context.Context, row feed.Row, since int64) (Listing, error) {
+	var names, pushed []string
 	touches := row.Hint.After(since)
-	names := make([]string, 0, len(touches))
 	for _, touch := range touches {
-		names = append(names, touch.Tag)
+		if digest, untagged := touch.Untagged(); untagged {
+			pushed = append(pushed, digest)
+		} else {
+			names = append(names, touch.Tag)
+		}
 	}
 	found, _, err := l.registry.Resolve(ctx, row.Repository, names)
 	if err != nil {
@@ -128,7 +160,8 @@ func (l *Lister) delta(ctx context.Context, row feed.Row, since int64) (Listing,
 		}
 	}
 	slices.Sort(answer.Absent)
-	return answer, nil
+	err = l.addSubjects(ctx, row.Repository, &answer, pushed)
+	return answer, err
 }
 
 // settle waits, within bounds, for touched tags to read as announced, and returns those that still do not. It updates
@@ -163,6 +196,9 @@ func (l *Lister) settle(
 func mismatched(touches []feed.Touch, tags map[string]registry.Tag) []string {
 	var names []string
 	for _, touch := range touches {
+		if _, untagged := touch.Untagged(); untagged {
+			continue
+		}
 		tag, exists := tags[touch.Tag]
 		asAnnounced := exists != touch.Deleted && (touch.Digest == "" || touch.Deleted || tag.Digest == touch.Digest)
 		if !asAnnounced && time.Since(touch.At) < settleWindow {

@@ -52,6 +52,9 @@ type Options struct {
 	// restarted has a new one, and lost the events that it had not yet delivered. What instances there were is not kept
 	// over a restart of this process, so a sweep should follow that too. It must not block. May be nil.
 	OnInstance func(instanceID string)
+	// Untagged says whether a manifest that is pushed by its digest is recorded, nil means always: where the registry
+	// has no referrers API, such a push changes nothing that a listing could show.
+	Untagged func() bool
 }
 
 // NewHandler serves the webhook. It answers 200 once all changes are committed; 405 to any method but POST; 401 to a
@@ -135,6 +138,9 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request) (answer, error) {
 	if err != nil {
 		return unparseable, err
 	}
+	if h.Untagged != nil && !h.Untagged() {
+		said.changes = slices.DeleteFunc(said.changes, isUntagged)
+	}
 	if len(said.changes) > 0 {
 		if _, err := h.Appender.Append(r.Context(), said.changes...); err != nil {
 			return unavailable, err
@@ -142,6 +148,13 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request) (answer, error) {
 	}
 	h.noted(r.Context(), said)
 	return accepted, nil
+}
+
+func isUntagged(change feed.Change) bool {
+	return len(change.Tags) > 0 && !slices.ContainsFunc(change.Tags, func(touch feed.Touch) bool {
+		_, untagged := touch.Untagged()
+		return !untagged
+	})
 }
 
 // authenticate compares digests of the secrets: neither where they differ nor how long ours is can be timed.

@@ -42,7 +42,7 @@ type target struct {
 const (
 	resultChange    = "change"    // recorded
 	resultIgnored   = "ignored"   // changes no tag: a pull, a mount, a blob, or an action we do not know
-	resultUntagged  = "untagged"  // a manifest pushed by digest; see untagged
+	resultUntagged  = "untagged"  // a manifest pushed by digest: recorded where the registry has the referrers API
 	resultInvalid   = "invalid"   // names no repository or tag by the distribution specification
 	resultMalformed = "malformed" // JSON, but no event
 )
@@ -108,7 +108,7 @@ func (e event) changes() (changes []feed.Change, result string) {
 	switch e.Action {
 	case "push":
 		if e.Target.Tag == "" {
-			return nil, untagged(e.Target)
+			return e.untagged()
 		}
 		return e.touch(false)
 	case "delete":
@@ -126,13 +126,18 @@ func (e event) changes() (changes []feed.Change, result string) {
 }
 
 // untagged decides about a push without a tag. A blob means nothing yet. A manifest by digest moves no tag: where it is
-// a child, the push of its index by tag follows and covers it; where it refers to a subject, nothing follows, and
-// sites learn of it with the next change or sweep of the repository.
-func untagged(pushed target) (result string) {
-	if pushed.MediaType == "application/octet-stream" {
-		return resultIgnored
+// a child, the push of its index by tag follows and covers it; but where it refers to a subject nothing follows, and
+// which of the two it is, the event does not say.
+func (e event) untagged() ([]feed.Change, string) {
+	if e.Target.MediaType == "application/octet-stream" {
+		return nil, resultIgnored
 	}
-	return resultUntagged
+	if _, err := digest.Parse(e.Target.Digest); err != nil || registry.ValidRepository(e.Target.Repository) != nil {
+		return nil, resultInvalid
+	}
+	at := e.at()
+	touch := feed.Touch{Tag: feed.UntaggedReference(e.Target.Digest), Digest: e.Target.Digest, At: at}
+	return []feed.Change{{Repository: e.Target.Repository, Tags: []feed.Touch{touch}, At: at}}, resultUntagged
 }
 
 func (e event) touch(deleted bool) ([]feed.Change, string) {

@@ -60,13 +60,14 @@ func say(changes []feed.Change) (words []string) {
 // a tag (3.1 only), a delete of a digest with two tags, or one, on it.
 func TestParseRealRegistries(t *testing.T) {
 	const digest = " sha256:5d192ac5"
+	const pushedByDigest = "team/app:@sha256:99965c7e9b0745710cbf9839ba6f2fb090cf21b42fe1f6a84a5f134723b12e0f sha256:99965c7e"
 	for file, want := range map[string][]string{
 		"distribution-3.1.json": {
-			"team/app:v1" + digest, "team/app:v2" + digest,
+			"team/app:v1" + digest, pushedByDigest, "team/app:v2" + digest,
 			"team/app:v2 deleted", "team/app unknown", "team/app:v1 deleted",
 		},
 		"docker-registry-2.8.json": {
-			"team/app:v1" + digest, "team/app:v2" + digest,
+			"team/app:v1" + digest, pushedByDigest, "team/app:v2" + digest,
 			"team/app unknown", "team/app:v1 deleted", "team/app:v2 deleted",
 		},
 	} {
@@ -116,31 +117,32 @@ func TestParseEvents(t *testing.T) {
 		want   []string
 		result string
 	}{
-		"push":               {`{"action":"push","target":{"repository":"a","tag":"v","digest":"` + sha + `"}}`, []string{"a:v sha256:aaaaaaaa"}, resultChange},
-		"push, odd digest":   {`{"action":"push","target":{"repository":"a","tag":"v","digest":"md5:x"}}`, []string{"a:v"}, resultChange},
-		"push, no digest":    {`{"action":"push","target":{"repository":"a","tag":"v"}}`, []string{"a:v"}, resultChange},
-		"push, odd time":     {`{"timestamp":"yesterday","action":"push","target":{"repository":"a","tag":"v"}}`, []string{"a:v"}, resultChange},
-		"push, more fields":  {`{"more":{"a":[1]},"action":"push","target":{"repository":"a","tag":"v","size":"big"}}`, []string{"a:v"}, resultChange},
-		"push, bad name":     {`{"action":"push","target":{"repository":"A/../b","tag":"v"}}`, nil, resultInvalid},
-		"push, no name":      {`{"action":"push","target":{"tag":"v"}}`, nil, resultInvalid},
-		"push, bad tag":      {`{"action":"push","target":{"repository":"a","tag":"v w"}}`, nil, resultInvalid},
-		"push, NUL":          {`{"action":"push","target":{"repository":"a\u0000","tag":"v"}}`, nil, resultInvalid},
-		"push, blob":         {`{"action":"push","target":{"repository":"a","mediaType":"application/octet-stream"}}`, nil, resultIgnored},
-		"push, no tag":       {`{"action":"push","target":{"repository":"a","mediaType":"x/y","digest":"` + sha + `"}}`, nil, resultUntagged},
-		"delete of a tag":    {`{"action":"delete","target":{"repository":"a","tag":"v","digest":"` + sha + `"}}`, []string{"a:v deleted"}, resultChange},
-		"delete by digest":   {`{"action":"delete","target":{"repository":"a","digest":"` + sha + `"}}`, []string{"a unknown"}, resultChange},
-		"delete of all":      {`{"action":"delete","target":{"repository":"a"}}`, []string{"a unknown"}, resultChange},
-		"delete, no name":    {`{"action":"delete","target":{}}`, nil, resultInvalid},
-		"rename, one valid":  {`{"action":"rename","target":{"rename":{"from":"A","to":"b"}}}`, []string{"b unknown"}, resultChange},
-		"rename, none valid": {`{"action":"rename","target":{"rename":{"type":"project"}}}`, nil, resultInvalid},
-		"rename of what":     {`{"action":"rename","target":{"repository":"a"}}`, nil, resultIgnored},
-		"pull":               {`{"action":"pull","target":{"repository":"a","tag":"v"}}`, nil, resultIgnored},
-		"mount":              {`{"action":"mount","target":{"repository":"a","fromRepository":"b"}}`, nil, resultIgnored},
-		"unknown action":     {`{"action":"scan","target":{"repository":"a","tag":"v"}}`, nil, resultIgnored},
-		"empty":              {`{}`, nil, resultIgnored},
-		"null":               {`null`, nil, resultIgnored},
-		"no object":          {`"push"`, nil, resultMalformed},
-		"tag is a number":    {`{"action":"push","target":{"repository":"a","tag":5}}`, nil, resultMalformed},
+		"push":                     {`{"action":"push","target":{"repository":"a","tag":"v","digest":"` + sha + `"}}`, []string{"a:v sha256:aaaaaaaa"}, resultChange},
+		"push, odd digest":         {`{"action":"push","target":{"repository":"a","tag":"v","digest":"md5:x"}}`, []string{"a:v"}, resultChange},
+		"push, no digest":          {`{"action":"push","target":{"repository":"a","tag":"v"}}`, []string{"a:v"}, resultChange},
+		"push, odd time":           {`{"timestamp":"yesterday","action":"push","target":{"repository":"a","tag":"v"}}`, []string{"a:v"}, resultChange},
+		"push, more fields":        {`{"more":{"a":[1]},"action":"push","target":{"repository":"a","tag":"v","size":"big"}}`, []string{"a:v"}, resultChange},
+		"push, bad name":           {`{"action":"push","target":{"repository":"A/../b","tag":"v"}}`, nil, resultInvalid},
+		"push, no name":            {`{"action":"push","target":{"tag":"v"}}`, nil, resultInvalid},
+		"push, bad tag":            {`{"action":"push","target":{"repository":"a","tag":"v w"}}`, nil, resultInvalid},
+		"push, NUL":                {`{"action":"push","target":{"repository":"a\u0000","tag":"v"}}`, nil, resultInvalid},
+		"push, blob":               {`{"action":"push","target":{"repository":"a","mediaType":"application/octet-stream"}}`, nil, resultIgnored},
+		"push, no tag":             {`{"action":"push","target":{"repository":"a","mediaType":"x/y","digest":"` + sha + `"}}`, []string{"a:@" + sha + " " + sha[:15]}, resultUntagged},
+		"push, odd digest, no tag": {`{"action":"push","target":{"repository":"a","digest":"md5:x"}}`, nil, resultInvalid},
+		"delete of a tag":          {`{"action":"delete","target":{"repository":"a","tag":"v","digest":"` + sha + `"}}`, []string{"a:v deleted"}, resultChange},
+		"delete by digest":         {`{"action":"delete","target":{"repository":"a","digest":"` + sha + `"}}`, []string{"a unknown"}, resultChange},
+		"delete of all":            {`{"action":"delete","target":{"repository":"a"}}`, []string{"a unknown"}, resultChange},
+		"delete, no name":          {`{"action":"delete","target":{}}`, nil, resultInvalid},
+		"rename, one valid":        {`{"action":"rename","target":{"rename":{"from":"A","to":"b"}}}`, []string{"b unknown"}, resultChange},
+		"rename, none valid":       {`{"action":"rename","target":{"rename":{"type":"project"}}}`, nil, resultInvalid},
+		"rename of what":           {`{"action":"rename","target":{"repository":"a"}}`, nil, resultIgnored},
+		"pull":                     {`{"action":"pull","target":{"repository":"a","tag":"v"}}`, nil, resultIgnored},
+		"mount":                    {`{"action":"mount","target":{"repository":"a","fromRepository":"b"}}`, nil, resultIgnored},
+		"unknown action":           {`{"action":"scan","target":{"repository":"a","tag":"v"}}`, nil, resultIgnored},
+		"empty":                    {`{}`, nil, resultIgnored},
+		"null":                     {`null`, nil, resultIgnored},
+		"no object":                {`"push"`, nil, resultMalformed},
+		"tag is a number":          {`{"action":"push","target":{"repository":"a","tag":5}}`, nil, resultMalformed},
 	} {
 		// An event that is right follows each: nothing in the one before it may cost it.
 		body := `{"more":1,"events":[` + test.event + `,{"action":"push","target":{"repository":"next","tag":"v"}}]}`
@@ -194,6 +196,9 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%+v", change)
 			}
 			for _, touch := range change.Tags {
+				if _, untagged := touch.Untagged(); untagged {
+					continue
+				}
 				if err := registry.ValidTag(touch.Tag); err != nil {
 					t.Error(err)
 				}

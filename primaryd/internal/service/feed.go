@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -265,10 +266,14 @@ func (s *FeedService) sendListing(
 			return err
 		}
 	}
+	if err := sendSubjects(stream, answer.Subjects); err != nil {
+		return err
+	}
 	summary := &antipodev1.TagSummary{
 		ListingKind: antipodev1.ListingKind_LISTING_KIND_DELTA, Presence: antipodev1.Presence_PRESENCE_PRESENT,
-		TagCount: int64(len(answer.Tags)), Fingerprint: registry.Fingerprint(answer.Tags), Revision: answer.Revision,
+		TagCount: int64(len(answer.Tags)), Fingerprint: answer.Fingerprint(), Revision: answer.Revision,
 		AbsentTags: answer.Absent, UnsettledTags: answer.Unsettled, RegistryUrl: s.opts.RegistryURL,
+		ReferrersApi: answer.ReferrersAPI, SubjectCount: int64(len(answer.Subjects)),
 	}
 	if answer.Complete {
 		summary.ListingKind = antipodev1.ListingKind_LISTING_KIND_COMPLETE
@@ -277,4 +282,33 @@ func (s *FeedService) sendListing(
 		summary.Presence = antipodev1.Presence_PRESENCE_ABSENT
 	}
 	return stream.Send(&antipodev1.ListTagsResponse{Kind: &antipodev1.ListTagsResponse_Summary{Summary: summary}})
+}
+
+// maxPageBytes bounds the descriptors of one page; their annotations may be long.
+const maxPageBytes = 1 << 20
+
+// sendSubjects sends the subjects in pages by size. A subject whose own list is longer than a page goes alone.
+func sendSubjects(
+	stream grpc.ServerStreamingServer[antipodev1.ListTagsResponse], subjects []listing.Subject,
+) error {
+	page, size := &antipodev1.TagPage{}, 0
+	flush := func() error {
+		if len(page.GetSubjects()) == 0 {
+			return nil
+		}
+		full := page
+		page, size = &antipodev1.TagPage{}, 0
+		return stream.Send(&antipodev1.ListTagsResponse{Kind: &antipodev1.ListTagsResponse_Page{Page: full}})
+	}
+	for _, subject := range subjects {
+		message := subjectProto(subject)
+		if size += proto.Size(message); size > maxPageBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+			size = proto.Size(message)
+		}
+		page.Subjects = append(page.Subjects, message)
+	}
+	return flush()
 }

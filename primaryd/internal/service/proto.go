@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
+	"github.com/antipode-registry/antipode/primaryd/internal/listing"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
 )
 
@@ -25,6 +26,16 @@ var sideToProto = map[node.Side]antipodev1.Side{
 	node.SideSource:      antipodev1.Side_SIDE_SOURCE,
 	node.SideDestination: antipodev1.Side_SIDE_DESTINATION,
 	node.SideLocal:       antipodev1.Side_SIDE_LOCAL,
+}
+
+func subjectProto(s listing.Subject) *antipodev1.SubjectReferrers {
+	p := &antipodev1.SubjectReferrers{Subject: s.Digest}
+	for _, r := range s.Referrers {
+		p.Referrers = append(p.Referrers, &antipodev1.Referrer{
+			Digest: r.Digest, MediaType: r.MediaType, Size: r.Size, ArtifactType: r.ArtifactType, Annotations: r.Annotations,
+		})
+	}
+	return p
 }
 
 func nodeProto(n node.Node) *antipodev1.Node {

@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
+	"github.com/antipode-registry/antipode/primaryd/internal/listing"
 )
 
 // parallel is how many repositories are compared at once. The registry's own budget bounds the requests.
@@ -28,7 +28,11 @@ const batch = 500
 // Registry is what the sweep asks of the primary's registry; *registry.Registry implements it.
 type Registry interface {
 	Repositories(ctx context.Context) iter.Seq2[string, error]
-	List(ctx context.Context, repository string) (registry.Listing, error)
+}
+
+// Lister makes complete listings; *listing.Lister implements it.
+type Lister interface {
+	Walk(ctx context.Context, row feed.Row) (listing.Listing, error)
 }
 
 // Feed is what the sweep reads and writes; *feed.Feed implements it.
@@ -49,14 +53,15 @@ type Options struct {
 // Sweeper walks the catalog at start, at every interval, and when asked to.
 type Sweeper struct {
 	registry Registry
+	lister   Lister
 	feed     Feed
 	opts     Options
 	now      chan struct{}
 }
 
 // New returns a Sweeper; Run starts it.
-func New(r Registry, f Feed, opts Options) *Sweeper {
-	return &Sweeper{registry: r, feed: f, opts: opts, now: make(chan struct{}, 1)}
+func New(r Registry, l Lister, f Feed, opts Options) *Sweeper {
+	return &Sweeper{registry: r, lister: l, feed: f, opts: opts, now: make(chan struct{}, 1)}
 }
 
 // Now asks for a round as soon as the running one has ended. It never blocks.
@@ -185,12 +190,11 @@ func (s *Sweeper) each(ctx context.Context, rows []feed.Row, results []result) {
 }
 
 func (s *Sweeper) one(ctx context.Context, row feed.Row) result {
-	listing, err := s.registry.List(ctx, row.Repository)
+	answer, err := s.lister.Walk(ctx, row)
 	if err != nil {
 		return result{err: err}
 	}
-	fingerprint := registry.Fingerprint(listing.Tags)
-	bumped, err := s.feed.RecordSweep(ctx, row.Repository, row.Revision, fingerprint, listing.Present)
+	bumped, err := s.feed.RecordSweep(ctx, row.Repository, row.Revision, answer.Fingerprint(), answer.Present)
 	if err != nil {
 		return result{err: fmt.Errorf("record the sweep of %s: %w", row.Repository, err)}
 	}

@@ -80,10 +80,10 @@ func (s *Store) claimClass(ctx context.Context, tx *database.Tx, owner string, c
 	lease := &Lease{Owner: owner, Class: class}
 	err := tx.QueryRowContext(ctx, `UPDATE repository SET lease_until = $3, lease_owner = $4, fence = fence + 1,
 		relist = FALSE, changed_since_claim_at = NULL WHERE name = (`+claimQuery+tx.SkipLocked()+`)
-		RETURNING name, wanted_revision, synced_revision, fence, tag_count, tag_sum, held_reason, released,
+		RETURNING name, wanted_revision, synced_revision, fence, tag_count, tag_sum, verify, held_reason, released,
 		failures`,
 		int64(class), now, now+s.opts.Lease.Milliseconds(), owner,
-	).Scan(&lease.Repository, &lease.Wanted, &lease.Synced, &lease.Fence, &lease.TagCount, &lease.Sum, &lease.Held,
+	).Scan(&lease.Repository, &lease.Wanted, &lease.Synced, &lease.Fence, &lease.TagCount, &lease.Sum, &lease.Verify, &lease.Held,
 		&lease.Released, &lease.Failures)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // nothing is due

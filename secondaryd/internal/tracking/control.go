@@ -52,6 +52,31 @@ func (s *Store) ResyncAll(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
+// Verify does what Resync does, and makes that sync check everything that the site should hold to the given depth.
+func (s *Store) Verify(ctx context.Context, repository string, depth Depth) (found bool, err error) {
+	err = s.write(ctx, "verify", func(ctx context.Context, tx *database.Tx, now int64) error {
+		n, err := resync(ctx, tx, "class = $2, verify = $3 WHERE name = $4", now, int64(Live), int64(depth), repository)
+		if found = n > 0; !found || err != nil {
+			return err
+		}
+		return s.record(ctx, tx, repository, []Entry{{Action: "verify", Detail: "a check of all content was asked for"}}, now)
+	})
+	return found, err
+}
+
+// VerifyAll does to every repository what Verify does to one, except that they keep behind live changes.
+func (s *Store) VerifyAll(ctx context.Context, depth Depth) (n int64, err error) {
+	err = s.write(ctx, "verify all", func(ctx context.Context, tx *database.Tx, now int64) error {
+		if _, err := s.lockSite(ctx, tx); err != nil {
+			return err
+		}
+		n, err = resync(ctx, tx, "class = CASE WHEN phase = 'synced' THEN $2 ELSE class END, verify = $3",
+			now, int64(Backfill), int64(depth))
+		return err
+	})
+	return n, err
+}
+
 // resync updates the rows that the end of the statement picks; $1 is the time.
 func resync(ctx context.Context, tx *database.Tx, rest string, args ...any) (int64, error) {
 	result, err := tx.ExecContext(ctx, `UPDATE repository SET synced_revision = -1, next_attempt_at = $1,

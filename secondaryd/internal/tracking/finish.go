@@ -61,6 +61,8 @@ type row struct {
 	lastSynced         sql.NullInt64
 	tagCount           int64
 	sum                string
+	verify             Depth
+	verifiedAt         sql.NullInt64
 }
 
 // leased reads and locks the row of a lease that holds.
@@ -68,11 +70,12 @@ func (s *Store) leased(ctx context.Context, tx *database.Tx, l *Lease, now int64
 	r := &row{}
 	err := tx.QueryRowContext(ctx, `SELECT wanted_revision, synced_revision, class, next_attempt_at, relist, failures,
 		failed_at, failure_reference, failure_side, failure_message, held_reason, released, oldest_unsynced_at,
-		changed_since_claim_at, last_synced_at, tag_count, tag_sum
+		changed_since_claim_at, last_synced_at, tag_count, tag_sum, verify, verified_at
 		FROM repository WHERE name = $1 AND fence = $2 AND lease_until > $3`+s.forUpdate(), l.Repository, l.Fence, now,
 	).Scan(&r.wanted, &r.synced, &r.class, &r.nextAttempt, &r.relist, &r.failures, &r.failedAt, &r.failure.Reference,
 		&r.failure.Side, &r.failure.Message, &r.held, &r.released, &r.oldest, &r.sinceClaim, &r.lastSynced,
-		&r.tagCount, &r.sum)
+		&r.tagCount, &r.sum,
+		&r.verify, &r.verifiedAt)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, lost(l)
 	}
@@ -87,9 +90,9 @@ func (r *row) store(ctx context.Context, tx *database.Tx, name string) error {
 	_, err := tx.ExecContext(ctx, `UPDATE repository SET lease_until = 0, lease_owner = '', relist = FALSE,
 		synced_revision = $2, next_attempt_at = $3, failures = $4, failed_at = $5, failure_reference = $6,
 		failure_side = $7, failure_message = $8, held_reason = $9, released = $10, oldest_unsynced_at = $11,
-		last_synced_at = $12, tag_count = $13, tag_sum = $14 WHERE name = $1`,
+		last_synced_at = $12, tag_count = $13, tag_sum = $14, verify = $15, verified_at = $16 WHERE name = $1`,
 		name, r.synced, r.nextAttempt, r.failures, r.failedAt, r.failure.Reference, r.failure.Side, r.failure.Message,
-		r.held, r.released, r.oldest, r.lastSynced, r.tagCount, r.sum)
+		r.held, r.released, r.oldest, r.lastSynced, r.tagCount, r.sum, int64(r.verify), r.verifiedAt)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
@@ -138,6 +141,12 @@ func (r *row) succeed(l *Lease, o Outcome, now int64) {
 		r.tagCount = o.TagCount
 	}
 	r.sum = o.Sum
+	if l.Verify != TagsOnly {
+		r.verifiedAt = r.lastSynced
+		if !r.relist { // else another check may have been asked for since
+			r.verify = TagsOnly
+		}
+	}
 	if !r.relist {
 		r.synced = l.Wanted
 	}

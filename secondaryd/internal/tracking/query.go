@@ -163,7 +163,7 @@ func (s *Store) query(ctx context.Context, op, condition string, args ...any) ([
 		}
 		rows, err := q.QueryContext(ctx, `SELECT name, CASE WHEN lease_until > $1 THEN 'syncing' ELSE phase END,
 			wanted_revision, synced_revision, oldest_unsynced_at, last_synced_at, next_attempt_at, failures, failed_at,
-			failure_reference, failure_side, failure_message, held_reason, released, tag_count, tag_sum
+			failure_reference, failure_side, failure_message, held_reason, released, tag_count, tag_sum, verified_at
 			FROM repository WHERE `+condition, append([]any{now}, args...)...)
 		if err != nil {
 			return err
@@ -184,13 +184,14 @@ func (s *Store) query(ctx context.Context, op, condition string, args ...any) ([
 func scanRepository(rows *sql.Rows) (Repository, error) {
 	var r Repository
 	var f Failure
-	var oldest, synced, next, failed sql.NullInt64
+	var oldest, synced, next, failed, verified sql.NullInt64
 	err := rows.Scan(&r.Name, &r.State, &r.Wanted, &r.Synced, &oldest, &synced, &next, &r.Failures, &failed,
-		&f.Reference, &f.Side, &f.Message, &r.HeldReason, &r.Released, &r.TagCount, &r.Sum)
+		&f.Reference, &f.Side, &f.Message, &r.HeldReason, &r.Released, &r.TagCount, &r.Sum, &verified)
 	if err != nil {
 		return r, err
 	}
 	r.OldestUnsyncedAt, r.LastSyncedAt = toTime(oldest), toTime(synced)
+	r.VerifiedAt = toTime(verified)
 	if r.State == Pending || r.State == Failed {
 		r.NextAttemptAt = toTime(next)
 	}

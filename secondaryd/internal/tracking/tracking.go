@@ -72,6 +72,7 @@ type Repository struct {
 	LastError        *Failure  // nil when the last attempt that decided anything did not fail
 	HeldReason       string    // why removals are withheld, until a sync decides anew; also on rows that are due again
 	Released         bool      // the next sync goes without the brake
+	VerifiedAt       time.Time // when Verify last found, or made, all of it whole; zero before the first time
 	TagCount         int64     // tags on the site after the last complete sync
 	Sum              string    // of the site's tags after the last success, see plan.Sum; empty when it is not known
 }
@@ -96,10 +97,21 @@ type Lease struct {
 	Class      Class
 	TagCount   int64
 	Sum        string // as in Repository
+	Verify     Depth  // how the sync is to check what the site holds
 	Held       string // why removals were withheld so far; empty when they were not
 	Released   bool   // an operator lifted the brake for this sync
 	Failures   int
 }
+
+// Depth says how thoroughly a sync checks what the site holds, beyond its tags.
+type Depth int
+
+// The depths.
+const (
+	TagsOnly Depth = 0 // the digests of tags
+	Graphs   Depth = 1 // also that every manifest and every blob is there
+	Deep     Depth = 2 // also that every blob has its digest
+)
 
 // Outcome is how a sync ended: just one of Synced, Retry, Failure and Held is set, except that a failure may also be
 // Held, when siblings of what failed were withheld from removal.

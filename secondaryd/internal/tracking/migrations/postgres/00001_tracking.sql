@@ -25,6 +25,8 @@ CREATE TABLE repository (
     lease_until BIGINT  NOT NULL DEFAULT 0,
     lease_owner TEXT    NOT NULL DEFAULT '',
     fence       BIGINT  NOT NULL DEFAULT 0,     -- of the newest lease
+    verify      SMALLINT NOT NULL DEFAULT 0 CHECK (verify IN (0, 1, 2)), -- the next sync checks the graphs (1), blobs too (2)
+    verified_at BIGINT, -- when such a check last found, or made, all whole
     relist      BOOLEAN NOT NULL DEFAULT FALSE, -- a resync was asked for since the claim
 
     failures          BIGINT NOT NULL DEFAULT 0 CHECK (failures >= 0), -- in a row
@@ -97,3 +99,25 @@ CREATE TABLE content (
     PRIMARY KEY (repository, digest)
 );
 CREATE INDEX content_digest ON content (digest, repository);
+
+-- Referrers on the site: manifests without a tag, which only this table remembers as ours.
+CREATE TABLE referrer (
+    repository TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    subject    TEXT NOT NULL,
+    PRIMARY KEY (repository, digest)
+);
+
+-- Tags that an operator brought back after they were removed; kept until the primary has them again.
+CREATE TABLE pin (
+    repository TEXT NOT NULL REFERENCES repository (name) ON DELETE CASCADE,
+    tag        TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    PRIMARY KEY (repository, tag)
+);
+
+-- How many tags were removed in which hour (unix hours), for the brake over the whole site.
+CREATE TABLE removal (
+    hour  BIGINT NOT NULL PRIMARY KEY,
+    count BIGINT NOT NULL
+);
