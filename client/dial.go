@@ -1,120 +1,104 @@
 package client
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
+	"log/slog"
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 )
 
-// Config says where primaryd, or a site's secondaryd, is and who calls. The files are read at each handshake, so that
-// a renewed certificate needs no restart.
+// Config says where primaryd, or a site's secondaryd, is and who calls.
+//
+// The files are read at each handshake, so that a renewed certificate needs no restart. A pair that does not match, as
+// one that is half replaced, or a file that cannot be read leaves in use what was read before.
 type Config struct {
-	// Address is host:port; required.
+	// Address is host:port; required. The host is what the server's certificate must be for.
 	Address string
-	// CertFile and KeyFile are the caller's certificate, PEM; required.
+	// CertFile and KeyFile are the caller's certificate, PEM, with client-auth usage; required.
 	CertFile, KeyFile string
 	// CAFile holds the authorities that the server's certificate must come from, PEM; required unless OwnCertificate.
 	CAFile string
 	// OwnCertificate accepts exactly the certificate in CertFile from the server, whatever its names: a daemon's command
 	// line calls the daemon itself with it.
 	OwnCertificate bool
-	// UserAgent names the calling program; optional.
+	// UserAgent names the calling program; "antipode" when empty.
 	UserAgent string
+	// Logger hears of files that cannot be used and of streams that broke off; nil discards.
+	Logger *slog.Logger
 }
 
-// maxMessage is what one message may be; the services send batches and pages well below it.
-const maxMessage = 4 << 20
+// Bounds of a connection, each set on purpose.
+const (
+	// maxResponse is what one message may be; the services send batches and pages well below it.
+	maxResponse = 4 << 20
+	// maxRequest is what the servers take.
+	maxRequest = 1 << 20
+	// connectTimeout is for TCP, TLS and HTTP/2 together.
+	connectTimeout = 10 * time.Second
+	// The servers tolerate a ping every 15 s.
+	pingInterval = 30 * time.Second
+	pingTimeout  = 10 * time.Second
+)
 
-// Connect returns a lazy gRPC connection under mutual TLS 1.3, which reconnects with back-off (0.5 s to 10 s) and
-// notices a dead peer within 40 s. Nothing is retried.
+// Connect returns a connection under mutual TLS 1.3 that is made at the first RPC and again whenever it is lost, after
+// a pause that grows from half a second to ten. It notices a dead peer within 40 s. It fails at once only when the
+// address or the files are unusable.
+//
+// RPCs fail fast while there is no connection (grpc.WaitForReady per call changes that) and are never repeated: a
+// repeated subscription would start from an old cursor. Client-side health checks and service configs from DNS are
+// off. HTTPS_PROXY and NO_PROXY are followed, as everywhere in Go: TLS runs through the proxy's tunnel unseen.
 func Connect(cfg Config) (*grpc.ClientConn, error) {
-	if _, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile); err != nil {
-		return nil, fmt.Errorf("client certificate %s: %w", cfg.CertFile, err)
+	cfg = cfg.withDefaults()
+	host, _, err := net.SplitHostPort(cfg.Address)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
 	}
-	verify := verifyAuthority(cfg.CAFile)
-	if cfg.OwnCertificate {
-		verify = verifyOwn(cfg.CertFile, cfg.KeyFile)
-	} else if _, err := readPool(cfg.CAFile); err != nil {
-		return nil, err
+	if host == "" {
+		return nil, errors.New("connect: a host is needed before the port of " + cfg.Address)
 	}
-	tlsConfig := &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
-			return &pair, err
-		},
-		// The standard verification reads its roots once; ours does the same checks with the file's present content.
-		InsecureSkipVerify: true, //nolint:gosec // G402: VerifyConnection below verifies chain and name
-		VerifyConnection:   verify,
+	creds, err := newHandshaker(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
 	}
-	conn, err := grpc.NewClient(cfg.Address,
-		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
-		grpc.WithUserAgent(cfg.UserAgent),
-		grpc.WithDisableRetry(),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 500 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Second},
-			MinConnectTimeout: 10 * time.Second,
-		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
-		}),
-	)
+	conn, err := grpc.NewClient("dns:///"+cfg.Address, options(cfg, creds)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", cfg.Address, err)
 	}
 	return conn, nil
 }
 
-// verifyAuthority checks the server's chain and name as RFC 5280 and RFC 9525 ask, against the file's authorities.
-func verifyAuthority(caFile string) func(tls.ConnectionState) error {
-	return func(state tls.ConnectionState) error {
-		roots, err := readPool(caFile)
-		if err != nil {
-			return err
-		}
-		intermediates := x509.NewCertPool()
-		for _, cert := range state.PeerCertificates[1:] {
-			intermediates.AddCert(cert)
-		}
-		_, err = state.PeerCertificates[0].Verify(x509.VerifyOptions{
-			Roots: roots, Intermediates: intermediates, DNSName: state.ServerName,
-			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		})
-		return err
+func (cfg Config) withDefaults() Config {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = "antipode"
+	}
+	return cfg
 }
 
-// verifyOwn accepts the certificate of the file and no other.
-func verifyOwn(certFile, keyFile string) func(tls.ConnectionState) error {
-	return func(state tls.ConnectionState) error {
-		own, err := tls.LoadX509KeyPair(certFile, keyFile)
-		if err != nil {
-			return err
-		}
-		if !own.Leaf.Equal(state.PeerCertificates[0]) {
-			return errors.New("the server does not present the certificate of " + certFile)
-		}
-		return nil
+func options(cfg Config, creds *handshaker) []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		grpc.WithUserAgent(cfg.UserAgent),
+		grpc.WithDisableHealthCheck(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{
+				BaseDelay: 500 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Second,
+			},
+			MinConnectTimeout: connectTimeout,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: pingInterval, Timeout: pingTimeout, PermitWithoutStream: true,
+		}),
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(maxResponse), grpc.MaxCallSendMsgSize(maxRequest), grpc.WaitForReady(false)),
 	}
-}
-
-func readPool(caFile string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(caFile)
-	if err != nil {
-		return nil, fmt.Errorf("certificate authorities: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("certificate authorities: %s holds no PEM certificate", caFile)
-	}
-	return pool, nil
 }

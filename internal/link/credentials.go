@@ -2,7 +2,6 @@ package link
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -80,70 +79,6 @@ func (c *serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 
 // Clone returns the same credentials: they hold no per-connection state.
 func (c *serverCredentials) Clone() credentials.TransportCredentials { return c }
-
-// clientCredentials is the dialling side: our certificate, and the server's checked against the CA file and the host
-// name, or against our own certificate where self is set.
-type clientCredentials struct {
-	credentials.TransportCredentials
-
-	pair  *followed[tls.Certificate]
-	roots *followed[*x509.CertPool] // nil with self
-	self  bool
-}
-
-func newClientCredentials(cfg ClientConfig) (*clientCredentials, error) {
-	pair, err := followPair(cfg.Logger, cfg.CertFile, cfg.KeyFile, func(leaf *x509.Certificate) {
-		warnExpired(cfg.Logger, cfg.CertFile, leaf)
-	})
-	if err != nil {
-		return nil, err
-	}
-	c := &clientCredentials{
-		TransportCredentials: credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13}),
-		pair:                 pair,
-		self:                 cfg.Self,
-	}
-	if !cfg.Self {
-		c.roots, err = followRoots(cfg.Logger, cfg.CAFile)
-	}
-	return c, err
-}
-
-// ClientHandshake connects with the certificate and the CA file as they are now. Authority is the name that the
-// server's certificate must hold.
-func (c *clientCredentials) ClientHandshake(
-	ctx context.Context, authority string, raw net.Conn,
-) (net.Conn, credentials.AuthInfo, error) {
-	pair := c.pair.current()
-	config := &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		// With Certificates, a pair of a CA that the server does not name would not be sent at all, and the server's log
-		// would speak of a missing certificate instead of an unknown authority.
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
-	}
-	if c.self {
-		pin(config, pair.Leaf)
-	} else {
-		config.RootCAs = c.roots.current()
-	}
-	return credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
-}
-
-// Clone returns the same credentials: they hold no per-connection state.
-func (c *clientCredentials) Clone() credentials.TransportCredentials { return c }
-
-// pin accepts one certificate and no other. The proof of the key is part of the TLS 1.3 handshake; names and chains say
-// nothing more once the certificate itself is known.
-func pin(config *tls.Config, own *x509.Certificate) {
-	config.InsecureSkipVerify = true // replaced by a stricter check: equality with our own certificate
-	config.VerifyConnection = func(state tls.ConnectionState) error {
-		if len(state.PeerCertificates) == 0 || !bytes.Equal(state.PeerCertificates[0].Raw, own.Raw) {
-			return errors.New("the server does not present our own certificate: " +
-				"is this the daemon of the same config file?")
-		}
-		return nil
-	}
-}
 
 // warnExpired tells of a certificate that peers will refuse. It is loaded all the same: the daemon's other work goes
 // on, and the file will be replaced.

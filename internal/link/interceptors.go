@@ -109,7 +109,7 @@ func (a authorizer) check(ctx context.Context, fullMethod string) error {
 		return status.Error(codes.Unauthenticated, "no verified certificate")
 	}
 	if id.Name == "" && !id.Self {
-		return status.Error(codes.PermissionDenied, "the certificate holds no usable name")
+		return status.Error(codes.Unauthenticated, "the certificate holds no usable name")
 	}
 	return a(ctx, fullMethod, id)
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
+	"github.com/antipode-registry/antipode/client"
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 	"github.com/antipode-registry/antipode/internal/authority"
 	"github.com/antipode-registry/antipode/internal/link"
@@ -150,16 +151,12 @@ func (f *fixture) node(t *testing.T, name string) files {
 	return newFiles(t, f.ca, f.ca, nodeLeaf(name))
 }
 
-// dial connects through link.Dial.
-func (f *fixture) dial(t *testing.T, as files, options ...func(*link.ClientConfig)) *grpc.ClientConn {
+// dial connects as the holder of the files.
+func (f *fixture) dial(t *testing.T, as files) *grpc.ClientConn {
 	t.Helper()
-	cfg := link.ClientConfig{
-		Address: f.server.Addr().String(), CertFile: as.cert, KeyFile: as.key, CAFile: as.ca, Logger: f.log.logger(),
-	}
-	for _, option := range options {
-		option(&cfg)
-	}
-	conn, err := link.Dial(cfg)
+	conn, err := client.Connect(client.Config{
+		Address: f.server.Addr().String(), CertFile: as.cert, KeyFile: as.key, CAFile: as.ca,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
