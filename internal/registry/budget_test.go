@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,11 +104,12 @@ func ping(t *testing.T, r *Registry) {
 func TestConcurrencyFallsAndGrowsBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		seen, overload := newArrivals(), false
+		seen := newArrivals()
+		var overload atomic.Bool
 		r := carried(t, func(*http.Request) (*http.Response, error) {
 			defer seen.leave()
 			seen.enter()
-			refused := overload
+			refused := overload.Load()
 			<-time.After(time.Second)
 			if refused {
 				return respond(http.StatusServiceUnavailable, ""), nil
@@ -120,14 +122,14 @@ func TestConcurrencyFallsAndGrowsBack(t *testing.T) {
 				group.Go(func() { ping(t, r) })
 			}
 			synctest.Wait()
-			overload = false
+			overload.Store(false)
 			group.Wait()
 		}
 		burst(40)
 		if got := seen.peak(); got != defaultConcurrency {
 			t.Errorf("%d requests at a time at first", got)
 		}
-		overload = true
+		overload.Store(true)
 		burst(40)
 		if got := seen.peak(); got != defaultConcurrency {
 			t.Errorf("%d requests at a time when the overload began", got)

@@ -222,6 +222,8 @@ func (b *blobContent) Read(p []byte) (int, error) {
 	n, err := body.Read(p)
 	b.read += int64(n)
 	switch {
+	case err != nil && b.isClosed():
+		return n, err // the registry has answered early: what a closed body says is nothing about the content
 	case b.read > b.source.size:
 		return 0, b.source.failed(fmt.Errorf("more than %d bytes", b.source.size))
 	case errors.Is(err, io.EOF) && b.read < b.source.size:
@@ -246,6 +248,12 @@ func (b *blobContent) opened() (io.ReadCloser, error) {
 		b.body = body
 	}
 	return b.body, nil
+}
+
+func (b *blobContent) isClosed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closed
 }
 
 // Close implements io.Closer.

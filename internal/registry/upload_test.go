@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -177,6 +178,46 @@ func TestFailingContentDropsUpload(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// TestEarlyAnswerIsNotTheContentsFailure: the registry refuses an upload while its source gives nothing. Closing the
+// source ends its read with an error, which must not stand for the registry's answer.
+func TestEarlyAnswerIsNotTheContentsFailure(t *testing.T) {
+	t.Parallel()
+	reading := make(chan struct{})
+	r := carried(t, uploads(func(req *http.Request) (*http.Response, error) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = io.Copy(io.Discard, req.Body)
+		}()
+		<-reading
+		_ = req.Body.Close()
+		<-done
+		return respond(503, ""), nil
+	}))
+	source, feed := io.Pipe()
+	defer func() { _ = feed.Close() }()
+	_, err := r.PutBlob(t.Context(), repo, blobOf([]byte("x")), "", func() (io.ReadCloser, error) {
+		return &announced{ReadCloser: source, reading: reading}, nil
+	})
+	var named *Error
+	if !errors.As(err, &named) || named.Status != 503 {
+		t.Errorf("error %v", err)
+	}
+}
+
+// announced tells when it is read first.
+type announced struct {
+	io.ReadCloser
+
+	reading chan struct{}
+	once    sync.Once
+}
+
+func (a *announced) Read(p []byte) (int, error) {
+	a.once.Do(func() { close(a.reading) })
+	return a.ReadCloser.Read(p)
+}
 
 // assertDropped checks that the upload that was opened was deleted.
 func assertDropped(t *testing.T, proxy *registrytest.Proxy) {
