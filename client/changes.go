@@ -17,27 +17,23 @@ const (
 	mostWait  = 10 * time.Second
 )
 
-// Changes follows the feed from a position and resumes by itself, from where it was, when a stream breaks. It yields
-// events that carry changes, in revision order, each change at least once; store an event's FeedID and Cursor once its
-// changes are dealt with, to go on from there another day.
+// Changes follows the feed from a position and resumes by itself, from where it was, when a stream breaks: almost at once
+// after a stream that had begun, and with a back-off of up to 10 s while none begins. It yields events that carry changes,
+// in revision order, each change at least once; store an event's FeedID and Cursor once its changes are dealt with, to go
+// on from there another day.
 //
-// When the position does not fit the feed it yields ErrStartOver once and goes on from the beginning. It ends when ctx
-// does, when the caller stops, and with the error when the primary refuses the certificate.
+// When the position does not fit the feed it yields ErrStartOver and goes on from the beginning. It ends when ctx does,
+// when the caller stops, and with the error when the primary refuses the caller or the request. What else breaks a stream
+// is told to Config.Logger alone.
 func (c *Client) Changes(ctx context.Context, from Position) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		for failures := 0; ctx.Err() == nil; failures++ {
-			for event, err := range c.Subscribe(ctx, "", from) {
-				if err != nil {
-					if ctx.Err() != nil || !goOn(err, &from, yield) {
-						return
-					}
-					break
-				}
+			began, goOn := c.follow(ctx, &from, yield)
+			if !goOn {
+				return
+			}
+			if began {
 				failures = 0
-				if len(event.Changes) > 0 && !yield(event, nil) {
-					return
-				}
-				from = Position{FeedID: event.FeedID, Revision: event.Cursor}
 			}
 			if !pause(ctx, failures) {
 				return
@@ -46,8 +42,24 @@ func (c *Client) Changes(ctx context.Context, from Position) iter.Seq2[Event, er
 	}
 }
 
-// goOn decides whether to go on after a stream ended with err.
-func goOn(err error, from *Position, yield func(Event, error) bool) bool {
+// follow yields from one stream and moves the position on. It says whether the stream began, and whether there should be
+// another.
+func (c *Client) follow(ctx context.Context, from *Position, yield func(Event, error) bool) (began, goOn bool) {
+	for event, err := range c.Subscribe(ctx, "", *from) {
+		if err != nil {
+			return began, ctx.Err() == nil && c.broken(ctx, err, from, yield)
+		}
+		began = true
+		if len(event.Changes) > 0 && !yield(event, nil) {
+			return began, false
+		}
+		*from = Position{FeedID: event.FeedID, Revision: event.Cursor}
+	}
+	return began, false
+}
+
+// broken decides whether to go on after a stream ended with err.
+func (c *Client) broken(ctx context.Context, err error, from *Position, yield func(Event, error) bool) bool {
 	if errors.Is(err, ErrStartOver) {
 		*from = Position{}
 		return yield(Event{}, err)
@@ -56,8 +68,10 @@ func goOn(err error, from *Position, yield func(Event, error) bool) bool {
 	case codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument, codes.Unimplemented:
 		yield(Event{}, err)
 		return false
+	default:
+		c.logger.WarnContext(ctx, "the change feed broke off; following it again", "side", "primary", "error", err)
+		return true
 	}
-	return true
 }
 
 // pause waits before another stream; false when ctx ended meanwhile.

@@ -9,12 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
+	"log/slog"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 )
@@ -28,16 +26,17 @@ var ErrIncomplete = errors.New("the listing is not complete")
 
 // Client calls the services of primaryd.
 type Client struct {
-	feed  antipodev1.FeedServiceClient
-	nodes antipodev1.NodeServiceClient
-	close func() error
+	feed   antipodev1.FeedServiceClient
+	nodes  antipodev1.NodeServiceClient
+	close  func() error
+	logger *slog.Logger
 }
 
-// New returns a Client over a connection that the caller made and closes.
+// New returns a Client over a connection that the caller made and closes. It logs nothing.
 func New(conn grpc.ClientConnInterface) *Client {
 	return &Client{
 		feed: antipodev1.NewFeedServiceClient(conn), nodes: antipodev1.NewNodeServiceClient(conn),
-		close: func() error { return nil },
+		close: func() error { return nil }, logger: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -48,7 +47,7 @@ func Dial(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := New(conn)
-	c.close = conn.Close
+	c.close, c.logger = conn.Close, cfg.withDefaults().Logger
 	return c, nil
 }
 
@@ -83,85 +82,6 @@ type Event struct {
 	Head int64
 	// BackfillTo is the head when the stream began: changes up to it are history, those above it live.
 	BackfillTo int64
-}
-
-// Subscribe follows the feed from a position, on one stream: the iteration ends with the error that ended the stream,
-// which wraps ErrStartOver when the position does not fit the feed. The first event comes at once, without changes;
-// silence for three of the primary's heartbeats ends the stream with DeadlineExceeded. node is the caller's own name,
-// if it is one.
-func (c *Client) Subscribe(ctx context.Context, node string, from Position) iter.Seq2[Event, error] {
-	return func(yield func(Event, error) bool) {
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		stream, err := c.feed.Subscribe(ctx, &antipodev1.SubscribeRequest{
-			Node: node, FeedId: from.FeedID, AfterRevision: from.Revision,
-		})
-		if err != nil {
-			yield(Event{}, fmt.Errorf("subscribe to the primary's feed: %w", err))
-			return
-		}
-		reader := subscription{stream: stream, event: Event{Cursor: from.Revision}, silence: firstMessage, cancel: cancel}
-		for {
-			event, err := reader.next()
-			if err != nil {
-				yield(Event{}, subscribeError(ctx, err))
-				return
-			}
-			if !yield(event, nil) {
-				return
-			}
-		}
-	}
-}
-
-// firstMessage bounds the wait for the hello: connecting, TLS and one read of the primary's database.
-const firstMessage = 30 * time.Second
-
-// errSilent ends a stream whose other end has gone without a word.
-var errSilent = status.Error(codes.DeadlineExceeded, "the primary has been silent for three heartbeats")
-
-func subscribeError(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
-		err = cause
-	}
-	if status.Code(err) == codes.OutOfRange {
-		err = fmt.Errorf("%w: %w", ErrStartOver, err)
-	}
-	return fmt.Errorf("follow the primary's feed: %w", err)
-}
-
-// subscription turns messages into events.
-type subscription struct {
-	stream  grpc.ServerStreamingClient[antipodev1.SubscribeResponse]
-	event   Event
-	silence time.Duration
-	cancel  context.CancelCauseFunc
-}
-
-func (s *subscription) next() (Event, error) {
-	timer := time.AfterFunc(s.silence, func() { s.cancel(errSilent) })
-	resp, err := s.stream.Recv()
-	timer.Stop()
-	if err != nil {
-		return Event{}, err
-	}
-	s.event.Changes = nil
-	switch kind := resp.GetKind().(type) {
-	case *antipodev1.SubscribeResponse_Hello:
-		s.event.FeedID, s.event.Head = kind.Hello.GetFeedId(), kind.Hello.GetHeadRevision()
-		s.event.BackfillTo = s.event.Head
-		s.silence = max(3*kind.Hello.GetHeartbeatInterval().AsDuration(), time.Second)
-	case *antipodev1.SubscribeResponse_Changes:
-		s.event.Head, s.event.Cursor = kind.Changes.GetHeadRevision(), kind.Changes.GetCursorRevision()
-		for _, change := range kind.Changes.GetChanges() {
-			s.event.Changes = append(s.event.Changes, Change{
-				Repository: change.GetRepository(), Revision: change.GetRevision(), ChangedAt: change.GetChangedAt().AsTime(),
-			})
-		}
-	case *antipodev1.SubscribeResponse_Heartbeat:
-		s.event.Head, s.event.Cursor = kind.Heartbeat.GetHeadRevision(), kind.Heartbeat.GetCursorRevision()
-	}
-	return s.event, nil
 }
 
 // Nodes returns every node that the certificate may see, by name.

@@ -50,6 +50,7 @@ func (f files) issue(t testing.TB, issuer *authority.Authority, leaf authority.L
 }
 
 func (f files) trust(t testing.TB, a *authority.Authority) {
+	t.Helper()
 	write(t, f.ca, string(a.CertificatePEM()))
 }
 
@@ -75,9 +76,14 @@ func primaryLeaf() authority.Leaf {
 
 func nodeLeaf(name string) authority.Leaf { return authority.Leaf{Name: name, Role: link.RoleNode} }
 
-// mirror is a NodeService whose GetNode answers with who asks.
+// mirror is a NodeService of one node, whose GetNode answers with who asks.
 type mirror struct {
 	antipodev1.UnimplementedNodeServiceServer
+}
+
+func (mirror) ListNodes(context.Context, *antipodev1.ListNodesRequest) (*antipodev1.ListNodesResponse, error) {
+	node := &antipodev1.Node{Name: "eu-west", State: antipodev1.NodeState_NODE_STATE_HEALTHY}
+	return &antipodev1.ListNodesResponse{Nodes: []*antipodev1.Node{node}}, nil
 }
 
 func (mirror) GetNode(ctx context.Context, _ *antipodev1.GetNodeRequest) (*antipodev1.GetNodeResponse, error) {

@@ -58,8 +58,17 @@ type Listing struct {
 }
 
 // Tags lists a repository. With a position that the caller has synced to, the answer may be a delta; with the zero
-// Position it is complete. A stream that ends without its summary, or does not match it, is ErrIncomplete.
+// Position it is complete. A stream that ends without its summary, or does not match it, is ErrIncomplete. The primary
+// answers only when its walk of the registry is done, which takes as long as the registry does; ctx bounds it.
 func (c *Client) Tags(ctx context.Context, repository string, since Position) (Listing, error) {
+	listing, err := c.list(ctx, repository, since)
+	if err != nil {
+		return Listing{}, fmt.Errorf("list the tags of %s: %w", repository, err)
+	}
+	return listing, nil
+}
+
+func (c *Client) list(ctx context.Context, repository string, since Position) (Listing, error) {
 	// The stream's resources are freed only when its context ends.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -67,29 +76,51 @@ func (c *Client) Tags(ctx context.Context, repository string, since Position) (L
 		Repository: repository, FeedId: since.FeedID, SinceRevision: since.Revision,
 	})
 	if err != nil {
-		return Listing{}, fmt.Errorf("list the tags of %s: %w", repository, err)
+		return Listing{}, err
 	}
-	var listing Listing
+	var reader pages
 	for {
-		resp, err := stream.Recv()
+		message, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return Listing{}, fmt.Errorf("list the tags of %s: no summary: %w", repository, ErrIncomplete)
+			return reader.finish()
+		}
+		if err == nil {
+			err = reader.take(message)
 		}
 		if err != nil {
-			return Listing{}, fmt.Errorf("list the tags of %s: %w", repository, err)
-		}
-		for _, tag := range resp.GetPage().GetTags() {
-			listing.Tags = append(listing.Tags, Tag{
-				Name: tag.GetName(), Digest: tag.GetDigest(), MediaType: tag.GetMediaType(), Size: tag.GetSize(),
-			})
-		}
-		for _, subject := range resp.GetPage().GetSubjects() {
-			listing.Subjects = append(listing.Subjects, subjectOf(subject))
-		}
-		if summary := resp.GetSummary(); summary != nil {
-			return finish(repository, listing, summary)
+			return Listing{}, err
 		}
 	}
+}
+
+// pages puts a listing together.
+type pages struct {
+	listing Listing
+	summary *antipodev1.TagSummary
+}
+
+// take adds one message. Names and digests rise: one that comes twice could make up in the count for one that is missing.
+func (p *pages) take(message *antipodev1.ListTagsResponse) error {
+	if p.summary != nil {
+		return fmt.Errorf("a message after the summary: %w", ErrIncomplete)
+	}
+	p.summary = message.GetSummary()
+	for _, tag := range message.GetPage().GetTags() {
+		if n := len(p.listing.Tags); n > 0 && p.listing.Tags[n-1].Name >= tag.GetName() {
+			return fmt.Errorf("tag %s comes after %s: %w", tag.GetName(), p.listing.Tags[n-1].Name, ErrIncomplete)
+		}
+		p.listing.Tags = append(p.listing.Tags, Tag{
+			Name: tag.GetName(), Digest: tag.GetDigest(), MediaType: tag.GetMediaType(), Size: tag.GetSize(),
+		})
+	}
+	for _, subject := range message.GetPage().GetSubjects() {
+		if n := len(p.listing.Subjects); n > 0 && p.listing.Subjects[n-1].Digest >= subject.GetSubject() {
+			return fmt.Errorf("subject %s comes after %s: %w",
+				subject.GetSubject(), p.listing.Subjects[n-1].Digest, ErrIncomplete)
+		}
+		p.listing.Subjects = append(p.listing.Subjects, subjectOf(subject))
+	}
+	return nil
 }
 
 func subjectOf(message *antipodev1.SubjectReferrers) Subject {
@@ -103,28 +134,32 @@ func subjectOf(message *antipodev1.SubjectReferrers) Subject {
 	return subject
 }
 
-func finish(repository string, listing Listing, summary *antipodev1.TagSummary) (Listing, error) {
-	if int64(len(listing.Tags)) != summary.GetTagCount() {
-		return Listing{}, fmt.Errorf("list the tags of %s: %d tags came, the summary counts %d: %w",
-			repository, len(listing.Tags), summary.GetTagCount(), ErrIncomplete)
+// finish holds the pages against the summary.
+func (p *pages) finish() (Listing, error) {
+	listing, summary := p.listing, p.summary
+	if summary == nil {
+		return Listing{}, fmt.Errorf("no summary: %w", ErrIncomplete)
 	}
-	if int64(len(listing.Subjects)) != summary.GetSubjectCount() {
-		return Listing{}, fmt.Errorf("list the tags of %s: %d subjects came, the summary counts %d: %w",
-			repository, len(listing.Subjects), summary.GetSubjectCount(), ErrIncomplete)
+	if tags := int64(len(listing.Tags)); tags != summary.GetTagCount() {
+		return Listing{}, fmt.Errorf("%d tags came, the summary counts %d: %w", tags, summary.GetTagCount(), ErrIncomplete)
+	}
+	if subjects := int64(len(listing.Subjects)); subjects != summary.GetSubjectCount() {
+		return Listing{}, fmt.Errorf("%d subjects came, the summary counts %d: %w",
+			subjects, summary.GetSubjectCount(), ErrIncomplete)
 	}
 	switch summary.GetListingKind() {
 	case antipodev1.ListingKind_LISTING_KIND_COMPLETE:
 		listing.Complete = true
 	case antipodev1.ListingKind_LISTING_KIND_DELTA:
 	default:
-		return Listing{}, fmt.Errorf("list the tags of %s: kind %v: %w", repository, summary.GetListingKind(), ErrIncomplete)
+		return Listing{}, fmt.Errorf("kind %v: %w", summary.GetListingKind(), ErrIncomplete)
 	}
 	switch summary.GetPresence() {
 	case antipodev1.Presence_PRESENCE_PRESENT:
 		listing.Present = true
 	case antipodev1.Presence_PRESENCE_ABSENT:
 	default:
-		return Listing{}, fmt.Errorf("list the tags of %s: presence %v: %w", repository, summary.GetPresence(), ErrIncomplete)
+		return Listing{}, fmt.Errorf("presence %v: %w", summary.GetPresence(), ErrIncomplete)
 	}
 	listing.Absent, listing.Unsettled = summary.GetAbsentTags(), summary.GetUnsettledTags()
 	listing.Revision, listing.Fingerprint = summary.GetRevision(), summary.GetFingerprint()
