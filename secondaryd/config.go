@@ -8,6 +8,7 @@ import (
 
 	"github.com/antipode-registry/antipode/internal/config"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
+	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
 
 // settings is the configuration file of secondaryd; docs/configuration.md describes every key.
@@ -42,10 +43,11 @@ type registrySettings struct {
 }
 
 type replicationSettings struct {
-	Workers int      `yaml:"workers"`
-	Blobs   int      `yaml:"blobs"`
-	Include []string `yaml:"include"`
-	Exclude []string `yaml:"exclude"`
+	Workers int              `yaml:"workers"`
+	Blobs   int              `yaml:"blobs"`
+	Include []string         `yaml:"include"`
+	Exclude []string         `yaml:"exclude"`
+	Rename  []renameSettings `yaml:"rename"`
 }
 
 type deletionsSettings struct {
@@ -56,8 +58,10 @@ type deletionsSettings struct {
 }
 
 type brakeSettings struct {
-	Share float64 `yaml:"share"`
-	Count int     `yaml:"count"`
+	Share     float64 `yaml:"share"`
+	Count     int     `yaml:"count"`
+	SiteShare float64 `yaml:"site_share"`
+	SiteCount int     `yaml:"site_count"`
 }
 
 type httpSettings struct {
@@ -72,7 +76,8 @@ type grpcSettings struct {
 }
 
 type sweepSettings struct {
-	Interval config.Duration `yaml:"interval"`
+	Interval    config.Duration `yaml:"interval"`
+	VerifyAfter config.Duration `yaml:"verify_after"`
 }
 
 type logSettings struct {
@@ -87,10 +92,10 @@ func loadSettings(path string) (*settings, error) {
 		Primary:     primarySettings{RegistryConcurrency: 16},
 		Registry:    registrySettings{Concurrency: 16},
 		Replication: replicationSettings{Workers: 8, Blobs: 8, Include: []string{"**"}},
-		Deletions:   deletionsSettings{Enabled: true, Brake: brakeSettings{Share: 0.5, Count: 10}},
+		Deletions:   deletionsSettings{Enabled: true, Brake: brakeSettings{Share: 0.5, Count: 10, SiteShare: 0.2, SiteCount: 100}},
 		HTTP:        httpSettings{Listen: "127.0.0.1:8081"},
 		GRPC:        grpcSettings{Listen: "127.0.0.1:7444"},
-		Sweep:       sweepSettings{Interval: config.Duration(time.Hour)},
+		Sweep:       sweepSettings{Interval: config.Duration(time.Hour), VerifyAfter: config.Duration(7 * 24 * time.Hour)},
 		Log:         logSettings{Level: "info", Format: "text"},
 	}
 	return s, config.Load(path, s, s.check)
@@ -122,6 +127,7 @@ func (s *settings) check(p *config.Problems) {
 	p.CheckFile("grpc.key_file", s.GRPC.KeyFile)
 	p.CheckFile("grpc.client_ca_file", s.GRPC.ClientCAFile)
 	p.CheckBetween("sweep.interval", s.Sweep.Interval, time.Second, 7*24*time.Hour)
+	p.CheckBetween("sweep.verify_after", s.Sweep.VerifyAfter, 0, 365*24*time.Hour)
 	for i, name := range s.Operators {
 		p.CheckName(fmt.Sprintf("operators[%d]", i), name)
 	}
@@ -144,10 +150,18 @@ func (s *settings) checkPolicy(p *config.Problems) {
 	if len(s.Replication.Include) == 0 {
 		p.Add("replication.include", "includes nothing; leave it out to replicate all that the primary grants")
 	}
-	if share := s.Deletions.Brake.Share; !(share >= 0 && share <= 1) {
-		p.Add("deletions.brake.share", "must be 0 to 1, not %v", share)
-	}
+	checkShare(p, "deletions.brake.share", s.Deletions.Brake.Share)
 	p.CheckNumber("deletions.brake.count", s.Deletions.Brake.Count, 0, 1<<30)
+	checkShare(p, "deletions.brake.site_share", s.Deletions.Brake.SiteShare)
+	p.CheckNumber("deletions.brake.site_count", s.Deletions.Brake.SiteCount, 0, 1<<30)
+	s.checkRename(p)
+}
+
+// checkShare refuses what is no number too.
+func checkShare(p *config.Problems, key string, share float64) {
+	if !(share >= 0 && share <= 1) {
+		p.Add(key, "must be 0 to 1, not %v", share)
+	}
 }
 
 // wants says whether the site replicates a repository.
@@ -157,7 +171,7 @@ func (s *settings) wants(repository string) bool {
 
 // scope identifies what the site replicates: when it changes, the feed has to be read again from its beginning.
 func (s *settings) scope() string {
-	return fmt.Sprintf("include %q exclude %q", s.Replication.Include, s.Replication.Exclude)
+	return fmt.Sprintf("include %q exclude %q rename %q", s.Replication.Include, s.Replication.Exclude, s.Replication.Rename)
 }
 
 func (s *settings) policy() plan.Policy {
@@ -165,6 +179,13 @@ func (s *settings) policy() plan.Policy {
 		Deletions: s.Deletions.Enabled, KeepStray: s.Deletions.KeepStray,
 		Protected:  func(tag string) bool { return matches(s.Deletions.Protected, tag) },
 		BrakeShare: s.Deletions.Brake.Share, BrakeCount: int64(s.Deletions.Brake.Count),
+	}
+}
+
+// siteBrake counts within the last 24 hours.
+func (s *settings) siteBrake() tracking.SiteBrake {
+	return tracking.SiteBrake{
+		Share: s.Deletions.Brake.SiteShare, Count: int64(s.Deletions.Brake.SiteCount), Window: 24 * time.Hour,
 	}
 }
 

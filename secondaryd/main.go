@@ -21,7 +21,8 @@ func newRoot() *cobra.Command {
 		Short:   "A site's side of Antipode: changes in, an equal registry out",
 		Version: telemetry.Version(),
 	}
-	root.AddCommand(newServe(), newStatus(), newRepositories(), newDiff(), newExplain(), newResync(), newPause(), newResume())
+	root.AddCommand(newServe(), newStatus(), newRepositories(), newDiff(), newExplain(), newResync(), newVerify(),
+		newRelease(), newRestore(), newPause(), newResume())
 	return root
 }
 

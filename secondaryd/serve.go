@@ -141,7 +141,8 @@ func (d *daemon) openSite(context.Context) (err error) {
 		return fmt.Errorf("registry: %w", err)
 	}
 	d.sweeper = sweep.New(d.site, d.tracking, d.tracking.Content(), sweep.Options{
-		Interval: time.Duration(d.cfg.Sweep.Interval), Logger: d.logger, Metrics: sweep.NewMetrics(d.metrics),
+		Interval: time.Duration(d.cfg.Sweep.Interval), VerifyAfter: time.Duration(d.cfg.Sweep.VerifyAfter),
+		Target: d.cfg.target, Logger: d.logger, Metrics: sweep.NewMetrics(d.metrics),
 	})
 	return nil
 }
@@ -165,7 +166,7 @@ func (d *daemon) openEngine(context.Context) error {
 		replicate.Parts{Tracking: d.tracking, Primary: d.primary, Site: d.site, Copier: copier},
 		replicate.Options{
 			Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Workers: d.cfg.Replication.Workers, Lease: lease,
-			Policy: d.cfg.policy(), OpenSource: d.openSource, SourceURL: d.cfg.Primary.RegistryURL, Logger: d.logger,
+			Policy: d.cfg.policy(), SiteBrake: d.cfg.siteBrake(), Target: d.cfg.target, OpenSource: d.openSource, SourceURL: d.cfg.Primary.RegistryURL, Logger: d.logger,
 			Metrics: replicate.NewMetrics(d.metrics),
 		})
 	return nil

@@ -87,7 +87,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		if began {
 			failures = 0
 		}
-		f.opts.Logger.Warn("the subscription ended; reconnecting", "node", f.opts.Node, "side", "primary", "error", err)
+		f.opts.Logger.Warn("the subscription ended; reconnecting", "side", "primary", "error", err)
 		if errors.Is(err, client.ErrStartOver) {
 			if err := f.tracking.StartOver(ctx); err != nil {
 				f.opts.Logger.Error("could not begin to start over", "side", "local", "error", err)
@@ -111,7 +111,7 @@ func (f *Follower) Stream(ctx context.Context) (began bool, err error) {
 			return began, err
 		}
 		if !began {
-			f.opts.Logger.Info("following the primary's feed", "node", f.opts.Node, "feed", event.FeedID,
+			f.opts.Logger.Info("following the primary's feed", "feed", event.FeedID,
 				"revision", from.Revision, "head", event.Head)
 		}
 		began = true

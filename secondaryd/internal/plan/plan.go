@@ -130,17 +130,26 @@ func Compute(src Source, site Site, p Policy) Plan {
 	if !src.Complete {
 		total = max(total, site.Total)
 	}
-	if held := brake(int64(len(removals)), total, p); held != "" {
-		result.Held = held
-		for _, r := range removals {
-			result.Kept = append(result.Kept, Kept{Tag: r.Tag, Digest: r.Digest, Reason: held})
-		}
-		removals = nil
-	}
 	result.Removals = removals
-	slices.SortFunc(result.Kept, func(a, b Kept) int { return cmp.Compare(a.Tag, b.Tag) })
+	if held := brake(int64(len(removals)), total, p); held != "" {
+		return result.Withhold(held)
+	}
+	slices.SortFunc(result.Kept, byTag)
 	return result
 }
+
+// Withhold returns the plan without its removals: what would be removed is kept for the reason, and the plan is held.
+func (p Plan) Withhold(reason string) Plan {
+	kept := slices.Clone(p.Kept)
+	for _, r := range p.Removals {
+		kept = append(kept, Kept{Tag: r.Tag, Digest: r.Digest, Reason: reason})
+	}
+	slices.SortFunc(kept, byTag)
+	p.Kept, p.Removals, p.Held = kept, nil, reason
+	return p
+}
+
+func byTag(a, b Kept) int { return cmp.Compare(a.Tag, b.Tag) }
 
 func index(tags []Tag) map[string]string {
 	byName := make(map[string]string, len(tags))

@@ -4,13 +4,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 )
 
 // Sum stands for a set of tags with their digests. It changes by one tag at a time, without the others being known:
 // that is how a site which asks for single tags still knows what all of them should come to.
 //
 // It is the exclusive or of a SHA-256 for each (name, digest) pair: order does not matter, and adding a pair twice
-// takes it out. It finds damage; it is no proof against somebody who chooses digests to collide.
+// takes it out. It finds damage; it is no proof against somebody who chooses digests to collide. A name that begins with
+// "@" is a manifest without a tag, which no listing of tags shows: it does not count.
 type Sum [sha256.Size]byte
 
 // SumOf returns the sum of a set; no name may occur twice.
@@ -24,6 +26,9 @@ func SumOf(tags []Tag) Sum {
 
 // Toggle returns the sum with the pair put in, or taken out if it was in.
 func (s Sum) Toggle(tag Tag) Sum {
+	if strings.HasPrefix(tag.Name, "@") {
+		return s
+	}
 	hash := sha256.Sum256([]byte(tag.Name + "\x00" + tag.Digest))
 	for i := range s {
 		s[i] ^= hash[i]

@@ -20,113 +20,117 @@ const copiesAtOnce = 8
 
 // applied is what came of a plan.
 type applied struct {
-	tagged, created, removed int64
-	vanished                 bool // something that was listed is no longer at the source
-	errs                     []error
+	written, removed int64 // tags and manifests without one
+	vanished         bool  // something that was listed is no longer at the source
+	errs             []error
 }
 
 // err is the first error, and how many more there are.
-func (a applied) err() error {
-	if len(a.errs) == 1 {
-		return a.errs[0]
+func (r *applied) err() error {
+	if len(r.errs) == 1 {
+		return r.errs[0]
 	}
-	return fmt.Errorf("%w (and %d more)", a.errs[0], len(a.errs)-1)
+	return fmt.Errorf("%w (and %d more)", r.errs[0], len(r.errs)-1)
 }
 
 // apply copies, then removes. Removals are made even if a copy failed: they follow from the same listing, and one broken
 // tag must not keep its siblings from being right.
-func (e *Engine) apply(
-	ctx context.Context, repository string, c comparison, held *heldLease, work *Active, story *journal,
-) applied {
+func (a *attempt) apply(ctx context.Context, c comparison) applied {
+	var result applied
+	// Signatures before what they sign, so that who pulls a new image finds its signature there.
+	first, rest := split(c.plan.Copies, func(step plan.Copy) bool {
+		return !isTag(step.Tags[0].Name) || isFallbackTag(step.Tags[0].Name)
+	})
+	a.copyAll(ctx, c, first, &result)
+	a.copyAll(ctx, c, rest, &result)
+	a.removeAll(ctx, c, &result)
+	a.dropUnlisted(ctx, c, &result)
+	for _, kept := range c.plan.Kept {
+		a.story.add("kept", kept.Tag, kept.Digest, "", kept.Reason)
+	}
+	a.opts.Metrics.changed(result)
+	return result
+}
+
+func split(steps []plan.Copy, early func(plan.Copy) bool) (first, rest []plan.Copy) {
+	for _, step := range steps {
+		if early(step) {
+			first = append(first, step)
+		} else {
+			rest = append(rest, step)
+		}
+	}
+	return first, rest
+}
+
+func (a *attempt) copyAll(ctx context.Context, c comparison, steps []plan.Copy, result *applied) {
 	var (
 		mu     sync.Mutex
-		result applied
 		copies errgroup.Group
 	)
 	copies.SetLimit(copiesAtOnce)
-	for _, step := range c.plan.Copies {
+	for _, step := range steps {
 		copies.Go(func() error {
-			done, err := e.copy(ctx, repository, c, step, held, work)
+			done, err := a.copy(ctx, c, step, false)
 			mu.Lock()
 			defer mu.Unlock()
-			result.take(step, done, err, story)
+			a.take(step, done, err, result)
 			return nil
 		})
 	}
 	_ = copies.Wait() // every outcome is in result
-	for _, removal := range c.plan.Removals {
-		if err := e.remove(ctx, repository, removal, held); err != nil {
-			result.errs = append(result.errs, err)
-			story.add("failed", removal.Tag, removal.Digest, "", err.Error())
-			if errors.Is(err, tracking.ErrLeaseLost) || ctx.Err() != nil {
-				break
-			}
-			continue
-		}
-		result.removed++
-		story.add("removed", removal.Tag, "", removal.Digest, "the primary no longer has the tag")
-	}
-	e.opts.Metrics.changed(result)
-	for _, kept := range c.plan.Kept {
-		story.add("kept", kept.Tag, kept.Digest, "", kept.Reason)
-	}
-	return result
 }
 
-// copy brings one graph over and writes its tags.
-func (e *Engine) copy(
-	ctx context.Context, repository string, c comparison, step plan.Copy, held *heldLease, work *Active,
-) (transfer.Result, error) {
-	names := make([]string, len(step.Tags))
-	for i, tag := range step.Tags {
-		names[i] = tag.Name
+// copy brings one graph over and writes its tags; with repair everything is uploaded, whatever is thought to be there.
+func (a *attempt) copy(ctx context.Context, c comparison, step plan.Copy, repair bool) (transfer.Result, error) {
+	var tags []string
+	for _, tag := range step.Tags {
+		if isTag(tag.Name) {
+			tags = append(tags, tag.Name)
+		}
 	}
-	done, err := e.Copier.Copy(ctx, transfer.Request{
-		Source: c.source, SourceRepository: repository, Repository: repository,
-		Root: c.tags[step.Tags[0].Name], Tags: names, Progress: work.progress(), Fence: held.fence,
+	done, err := a.Copier.Copy(ctx, transfer.Request{
+		Source: c.source, SourceRepository: a.lease.Repository, Repository: a.target,
+		Root: c.manifests[step.Tags[0].Name], Tags: tags, Progress: a.work.progress(), Fence: a.held.fence,
+		Repair: repair,
 	})
-	e.bytes.Add(done.Bytes)
+	a.bytes.Add(done.Bytes)
+	for _, tag := range step.Tags {
+		if err == nil && !isTag(tag.Name) {
+			err = a.Tracking.AddReferrer(ctx, a.target, tracking.Referrer{Digest: step.Digest, Subject: c.subjects[tag.Name]})
+		}
+	}
 	return done, err
 }
 
 // take adds the outcome of one copy.
-func (a *applied) take(step plan.Copy, done transfer.Result, err error, story *journal) {
+func (a *attempt) take(step plan.Copy, done transfer.Result, err error, result *applied) {
 	if err != nil {
 		if isVanished(err) {
-			a.vanished = true
+			result.vanished = true
 		}
 		err = &referenceError{reference: step.Tags[0].Name, err: err}
-		a.errs = append(a.errs, err)
+		result.errs = append(result.errs, err)
 		for _, tag := range step.Tags {
-			story.add("failed", tag.Name, step.Digest, tag.Previous, err.Error())
+			a.story.add("failed", tag.Name, step.Digest, tag.Previous, err.Error())
 		}
 		return
 	}
-	story.add("copied", step.Digest, step.Digest, "", fmt.Sprintf("%d bytes; %d blobs copied, %d mounted",
+	a.story.add("copied", step.Digest, step.Digest, "", fmt.Sprintf("%d bytes; %d blobs copied, %d mounted",
 		done.Bytes, done.BlobsCopied, done.BlobsMounted))
-	for _, reason := range done.Skipped {
-		story.add("kept", step.Digest, step.Digest, "", reason)
+	for _, layer := range done.Skipped {
+		a.story.add("kept", step.Digest, step.Digest, "", "not to be distributed, so not copied: "+layer)
 	}
 	for _, tag := range step.Tags {
 		if err := done.TagErrors[tag.Name]; err != nil {
-			a.errs = append(a.errs, &referenceError{reference: tag.Name, err: err})
-			story.add("failed", tag.Name, step.Digest, tag.Previous, err.Error())
+			result.errs = append(result.errs, &referenceError{reference: tag.Name, err: err})
+			a.story.add("failed", tag.Name, step.Digest, tag.Previous, err.Error())
 			continue
 		}
-		a.tagged++
-		if tag.Previous == "" {
-			a.created++
-		}
-		story.add("tagged", tag.Name, step.Digest, tag.Previous, "")
+		result.written++
+		a.wrote(tag.Name, tag.Previous, step.Digest)
+		a.story.add("tagged", tag.Name, step.Digest, tag.Previous, "")
 	}
-}
-
-// remove deletes one tag, if the lease still holds.
-func (e *Engine) remove(ctx context.Context, repository string, removal plan.Removal, held *heldLease) error {
-	if err := held.fence(ctx); err != nil {
-		return fmt.Errorf("remove %s:%s: %w", repository, removal.Tag, err)
-	}
-	return e.Site.DeleteTag(ctx, repository, removal.Tag)
 }
 
 // isVanished says whether err is the source's word that something listed is no more.

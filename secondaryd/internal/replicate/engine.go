@@ -34,8 +34,11 @@ type Options struct {
 	Workers int
 	// Lease is how long a claim lasts without being renewed.
 	Lease time.Duration
-	// Policy decides about removals.
-	Policy plan.Policy
+	// Policy decides about removals from one repository, SiteBrake about those from all together.
+	Policy    plan.Policy
+	SiteBrake tracking.SiteBrake
+	// Target maps a repository's name at the primary to its name on the site. No two may have the same.
+	Target func(repository string) string
 	// OpenSource returns the handle of the primary's registry at a URL; called once for each URL.
 	OpenSource func(url string) (*registry.Registry, error)
 	// SourceURL overrides where the primary says that its registry is; optional.
@@ -58,6 +61,7 @@ type Engine struct {
 	opts    Options
 	sources sources
 	active  active
+	siteAPI siteAPI
 	bytes   atomic.Int64
 }
 
@@ -130,7 +134,9 @@ func (e *Engine) run(ctx context.Context, lease *tracking.Lease) {
 	held.end()
 	if ctx.Err() != nil {
 		// We are stopping: nothing failed, and the next process should go on at once.
-		outcome = tracking.Outcome{Retry: time.Millisecond, TagCount: unknown, Journal: outcome.Journal}
+		outcome = tracking.Outcome{
+			Retry: time.Millisecond, TagCount: outcome.TagCount, Sum: outcome.Sum, Journal: outcome.Journal,
+		}
 	}
 	// The outcome is worth recording although the process is being stopped.
 	record, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

@@ -11,6 +11,8 @@ type Metrics struct {
 	syncs   *prometheus.CounterVec
 	seconds prometheus.Histogram
 	tags    *prometheus.CounterVec
+	brakes  *prometheus.CounterVec
+	damages prometheus.Counter
 }
 
 // NewMetrics registers the engine's metrics with reg.
@@ -27,7 +29,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "antipode_sync_tags_total", Help: "Tags changed on the site, by what was done.",
 		}, []string{"action"}),
 	}
-	reg.MustRegister(m.syncs, m.seconds, m.tags)
+	m.brakes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "antipode_brakes_total", Help: "Syncs whose removals were withheld, by the brake that did it.",
+	}, []string{"brake"})
+	m.damages = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "antipode_verify_damaged_total", Help: "Manifests found incomplete or damaged on the site by verification.",
+	})
+	reg.MustRegister(m.syncs, m.seconds, m.tags, m.brakes, m.damages)
 	return m
 }
 
@@ -40,7 +48,19 @@ func (m *Metrics) synced(result, side string, took time.Duration) {
 
 func (m *Metrics) changed(result applied) {
 	if m != nil {
-		m.tags.WithLabelValues("written").Add(float64(result.tagged))
+		m.tags.WithLabelValues("written").Add(float64(result.written))
 		m.tags.WithLabelValues("removed").Add(float64(result.removed))
+	}
+}
+
+func (m *Metrics) braked(brake string) {
+	if m != nil {
+		m.brakes.WithLabelValues(brake).Inc()
+	}
+}
+
+func (m *Metrics) damaged() {
+	if m != nil {
+		m.damages.Inc()
 	}
 }

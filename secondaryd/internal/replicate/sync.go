@@ -2,11 +2,10 @@ package replicate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
-	"github.com/antipode-registry/antipode/client"
-	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
@@ -14,151 +13,159 @@ import (
 // unknown is the tag count of an outcome that does not know it.
 const unknown = -1
 
-// rounds bounds how often one sync lists again because what it was copying vanished at the source meanwhile. A digest
-// that is still listed and still not there after that is a failure.
+// rounds bounds how often one sync lists again: because what it was copying vanished at the source meanwhile, or because
+// a new repository has to be there before the site can be asked about referrers. A digest that is still listed and
+// still not there after that is a failure.
 const rounds = 3
 
 // settleWait is how soon a repository is looked at again whose listing was not settled.
 const settleWait = 2 * time.Second
 
-// comparison is both sides of a repository, and what follows from them.
-type comparison struct {
-	listing client.Listing
-	source  *registry.Registry
-	tags    map[string]registry.Tag // of the source, by name
-	site    plan.Site
-	plan    plan.Plan
+// attempt is one sync of one claimed repository.
+type attempt struct {
+	*Engine
+	lease *tracking.Lease
+	held  *heldLease
+	work  *Active
+	story journal
+	// target is the repository's name on the site.
+	target string
+	// tags and sum are the site's as far as is known, kept up with every write; tags is unknown, or sum nil, else.
+	tags int64
+	sum  *plan.Sum
+	// used are the digests that the site's tags use; nil until they are looked up.
+	used map[string]bool
 }
 
 // sync makes the site's repository equal to the primary's and says what came of it.
 func (e *Engine) sync(ctx context.Context, lease *tracking.Lease, held *heldLease, work *Active) tracking.Outcome {
-	var story journal
+	a := newAttempt(e, lease)
+	a.held, a.work = held, work
 	for round := 1; ; round++ {
-		c, err := e.compare(ctx, lease)
+		c, err := a.compare(ctx)
 		if err != nil {
-			return story.failed(lease.Repository, err)
+			return a.counted(a.story.failed(lease.Repository, err))
 		}
-		result := e.apply(ctx, lease.Repository, c, held, work, &story)
-		if result.vanished && round < rounds && ctx.Err() == nil {
+		if err := a.brakeSite(ctx, &c); err != nil {
+			return a.counted(a.story.failed(lease.Repository, err))
+		}
+		result := a.apply(ctx, c)
+		if (result.vanished || c.again && len(result.errs) == 0) && round < rounds && ctx.Err() == nil {
 			continue
 		}
-		return e.conclude(lease, c, result, &story)
+		if err := a.verify(ctx, c); err != nil {
+			result.errs = append(result.errs, err)
+		}
+		return a.conclude(ctx, c, result)
 	}
+}
+
+// brakeSite withholds the planned removals if the whole site removes too much. What an operator released goes ahead.
+func (a *attempt) brakeSite(ctx context.Context, c *comparison) error {
+	n := int64(len(c.plan.Removals))
+	if n == 0 || a.lease.Released {
+		return nil
+	}
+	refusal, err := a.Tracking.ReserveRemovals(ctx, n, a.opts.SiteBrake)
+	if err != nil {
+		return fmt.Errorf("ask for the site's brake: %w", err)
+	}
+	if refusal != "" {
+		c.plan = c.plan.Withhold(refusal)
+		a.opts.Metrics.braked("site")
+	}
+	return nil
 }
 
 // conclude turns what was done into the outcome.
-func (e *Engine) conclude(lease *tracking.Lease, c comparison, result applied, story *journal) tracking.Outcome {
-	outcome := tracking.Outcome{TagCount: tagCount(lease, c, result), Sum: sum(lease, c)}
+func (a *attempt) conclude(ctx context.Context, c comparison, result applied) tracking.Outcome {
+	if err := a.dropPins(ctx, c); err != nil {
+		result.errs = append(result.errs, err)
+	}
+	outcome := tracking.Outcome{}
+	if c.plan.Held != "" {
+		a.opts.Metrics.braked("repository")
+	}
 	switch {
 	case len(result.errs) > 0:
-		return story.failed(lease.Repository, result.err())
+		outcome = a.story.failed(a.lease.Repository, result.err())
+		outcome.Held = c.plan.Held
 	case c.plan.Held != "":
 		outcome.Held = c.plan.Held
-		story.add("held", "", "", "", c.plan.Held)
+		a.story.add("held", "", "", "", c.plan.Held)
 	case len(c.listing.Unsettled) > 0:
 		outcome.Retry = settleWait
-		story.add("unsettled", c.listing.Unsettled[0], "", "",
+		a.story.add("unsettled", c.listing.Unsettled[0], "", "",
 			fmt.Sprintf("%d tags do not yet read as announced at the primary", len(c.listing.Unsettled)))
 	default:
 		outcome.Synced = true
-		story.add("synced", "", "", "", fmt.Sprintf("revision %d: %d tags written, %d removed, %d kept, %d were equal",
-			lease.Wanted, result.tagged, result.removed, len(c.plan.Kept), c.plan.Equal))
+		a.story.add("synced", "", "", "", fmt.Sprintf("revision %d: %d written, %d removed, %d kept, %d were equal",
+			a.lease.Wanted, result.written, result.removed, len(c.plan.Kept), c.plan.Equal))
 	}
-	outcome.Journal = story.entries
+	outcome.Journal = a.story.entries
+	return a.counted(outcome)
+}
+
+// counted adds what the site now holds to an outcome, whatever that is: the next sync goes on from there.
+func (a *attempt) counted(outcome tracking.Outcome) tracking.Outcome {
+	outcome.TagCount = a.tags
+	if a.sum != nil {
+		outcome.Sum = a.sum.String()
+	}
 	return outcome
 }
 
-// tagCount is how many tags the site has afterwards.
-func tagCount(lease *tracking.Lease, c comparison, result applied) int64 {
-	if c.listing.Complete {
-		return c.plan.Equal + result.tagged + int64(len(c.plan.Kept))
+// dropPins lets go of restored tags that the primary has again.
+func (a *attempt) dropPins(ctx context.Context, c comparison) error {
+	var errs []error
+	for _, tag := range c.obsoletePins {
+		errs = append(errs, a.Tracking.DropPin(ctx, a.lease.Repository, tag))
 	}
-	if lease.TagCount < 0 {
-		return unknown
-	}
-	return max(0, lease.TagCount+result.created-result.removed)
+	return errors.Join(errs...)
 }
 
-// sum is what the site's tags come to afterwards, for its sweep to compare with; empty when it is not known.
-func sum(lease *tracking.Lease, c comparison) string {
-	if c.listing.Complete {
-		return plan.SumOf(c.site.Tags).After(c.plan).String()
+func newAttempt(e *Engine, lease *tracking.Lease) *attempt {
+	a := &attempt{Engine: e, lease: lease, target: e.opts.Target(lease.Repository), tags: lease.TagCount}
+	if sum, err := plan.ParseSum(lease.Sum); err == nil {
+		a.sum = &sum
 	}
-	before, err := plan.ParseSum(lease.Sum)
-	if err != nil {
-		return ""
+	return a
+}
+
+// listed begins the count anew from a complete listing of the site.
+func (a *attempt) listed(tags []plan.Tag) {
+	sum := plan.SumOf(tags)
+	a.tags, a.sum = int64(len(tags)), &sum
+}
+
+// wrote keeps the count up with a tag that was written or removed; an empty digest stands for no tag.
+func (a *attempt) wrote(tag, before, after string) {
+	if !isTag(tag) {
+		return
 	}
-	return before.After(c.plan).String()
+	for digest, change := range map[string]int64{before: -1, after: 1} {
+		if digest == "" {
+			continue
+		}
+		if a.tags != unknown {
+			a.tags = max(0, a.tags+change)
+		}
+		if a.sum != nil {
+			sum := a.sum.Toggle(plan.Tag{Name: tag, Digest: digest})
+			a.sum = &sum
+		}
+	}
 }
 
 // Diff returns what a sync of the repository would do now, by a complete listing of both sides. It changes nothing.
 func (e *Engine) Diff(ctx context.Context, repository string) (plan.Plan, error) {
-	c, err := e.compare(ctx, &tracking.Lease{Repository: repository, TagCount: unknown})
+	lease := &tracking.Lease{Repository: repository, TagCount: unknown}
+	if row, found, err := e.Tracking.Get(ctx, repository); err != nil {
+		return plan.Plan{}, err
+	} else if found {
+		lease.Held, lease.Released = row.HeldReason, row.Released
+	}
+	a := newAttempt(e, lease)
+	c, err := a.compare(ctx)
 	return c.plan, err
-}
-
-// compare lists both sides and makes the plan. Where the site holds an older revision of the same feed, the primary
-// may answer with the touched tags alone, and only those are asked of the site too.
-func (e *Engine) compare(ctx context.Context, lease *tracking.Lease) (comparison, error) {
-	since, err := e.since(ctx, lease)
-	if err != nil {
-		return comparison{}, err
-	}
-	listing, err := e.Primary.Tags(ctx, lease.Repository, since)
-	if err != nil {
-		return comparison{}, &primaryError{repository: lease.Repository, err: err}
-	}
-	c := comparison{listing: listing, tags: make(map[string]registry.Tag, len(listing.Tags))}
-	if c.source, err = e.sources.at(e.opts.SourceURL, listing.RegistryURL); err != nil {
-		return comparison{}, err
-	}
-	source := plan.Source{Complete: listing.Complete, Present: listing.Present, Absent: listing.Absent}
-	for _, tag := range listing.Tags {
-		c.tags[tag.Name] = registry.Tag{Name: tag.Name, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size}
-		source.Tags = append(source.Tags, plan.Tag{Name: tag.Name, Digest: tag.Digest})
-	}
-	if c.site, err = e.site(ctx, lease, listing); err != nil {
-		return comparison{}, err
-	}
-	policy := e.opts.Policy
-	policy.Released, policy.Held = lease.Released, lease.Held != ""
-	c.plan = plan.Compute(source, c.site, policy)
-	return c, nil
-}
-
-func (e *Engine) since(ctx context.Context, lease *tracking.Lease) (client.Position, error) {
-	if lease.Synced <= 0 {
-		return client.Position{}, nil
-	}
-	cursor, err := e.Tracking.Cursor(ctx)
-	if err != nil {
-		return client.Position{}, fmt.Errorf("read the cursor: %w", err)
-	}
-	return client.Position{FeedID: cursor.FeedID, Revision: lease.Synced}, nil
-}
-
-// site lists what the plan needs to know of the site's registry.
-func (e *Engine) site(ctx context.Context, lease *tracking.Lease, listing client.Listing) (plan.Site, error) {
-	var found []registry.Tag
-	if listing.Complete {
-		all, err := e.Site.List(ctx, lease.Repository)
-		if err != nil {
-			return plan.Site{}, err
-		}
-		found = all.Tags
-	} else {
-		names := append([]string(nil), listing.Absent...)
-		for _, tag := range listing.Tags {
-			names = append(names, tag.Name)
-		}
-		var err error
-		if found, _, err = e.Site.Resolve(ctx, lease.Repository, names); err != nil {
-			return plan.Site{}, err
-		}
-	}
-	site := plan.Site{Total: max(0, lease.TagCount)}
-	for _, tag := range found {
-		site.Tags = append(site.Tags, plan.Tag{Name: tag.Name, Digest: tag.Digest})
-	}
-	return site, nil
 }

@@ -42,6 +42,7 @@ func repositoryProto(row tracking.Repository) *antipodev1.TrackedRepository {
 		OldestUnsyncedAt: timeProto(row.OldestUnsyncedAt), LastSyncedAt: timeProto(row.LastSyncedAt),
 		NextAttemptAt: timeProto(row.NextAttemptAt), Failures: int32(min(row.Failures, 1<<30)),
 		LastError: failureProto(row.LastError), HeldReason: row.HeldReason, TagCount: max(0, row.TagCount),
+		VerifiedAt: timeProto(row.VerifiedAt),
 	}
 }
 

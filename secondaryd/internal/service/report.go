@@ -62,9 +62,9 @@ func (r *Reporter) report(ctx context.Context, failedBefore bool) (failed bool) 
 	err := r.primary.Report(bounded, r.node, r.status.Make(bounded))
 	switch {
 	case err != nil && !failedBefore && ctx.Err() == nil:
-		r.logger.Warn("could not report the status", "node", r.node, "side", "primary", "error", err)
+		r.logger.Warn("could not report the status", "side", "primary", "error", err)
 	case err == nil && failedBefore:
-		r.logger.Info("reporting the status again", "node", r.node)
+		r.logger.Info("reporting the status again")
 	}
 	return err != nil
 }

@@ -5,6 +5,7 @@ package service
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -179,6 +180,64 @@ func (s *ReplicationService) Resync(ctx context.Context, req *antipodev1.ResyncR
 		err = status.Errorf(codes.NotFound, "the site does not track %s", req.GetRepository())
 	}
 	return &antipodev1.ResyncResponse{Repositories: 1}, err
+}
+
+// Release implements the RPC.
+func (s *ReplicationService) Release(ctx context.Context, req *antipodev1.ReleaseRequest) (*antipodev1.ReleaseResponse, error) {
+	if _, err := s.tracked(ctx, req.GetRepository()); err != nil {
+		return nil, err
+	}
+	held, err := s.tracking.Release(ctx, req.GetRepository())
+	if err == nil && !held {
+		err = status.Errorf(codes.FailedPrecondition, "no removals are withheld in %s", req.GetRepository())
+	}
+	return &antipodev1.ReleaseResponse{}, err
+}
+
+// Restore implements the RPC.
+func (s *ReplicationService) Restore(ctx context.Context, req *antipodev1.RestoreRequest) (*antipodev1.RestoreResponse, error) {
+	if _, err := s.tracked(ctx, req.GetRepository()); err != nil {
+		return nil, err
+	}
+	change := s.tracking.Pin
+	if req.GetForget() {
+		change = s.tracking.Unpin
+	}
+	pins, _, err := change(ctx, req.GetRepository(), req.GetTags())
+	if err != nil {
+		return nil, err
+	}
+	resp := &antipodev1.RestoreResponse{}
+	for _, pin := range pins {
+		resp.Tags = append(resp.Tags, pin.Tag)
+	}
+	for _, tag := range req.GetTags() {
+		if !slices.Contains(resp.GetTags(), tag) {
+			return nil, status.Errorf(codes.NotFound, "nothing is known of a removal of %s:%s (done: %s)",
+				req.GetRepository(), tag, strings.Join(resp.GetTags(), ", "))
+		}
+	}
+	return resp, nil
+}
+
+// Verify implements the RPC.
+func (s *ReplicationService) Verify(ctx context.Context, req *antipodev1.VerifyRequest) (*antipodev1.VerifyResponse, error) {
+	if req.GetAll() == (req.GetRepository() != "") {
+		return nil, status.Error(codes.InvalidArgument, "name a repository, or ask for all")
+	}
+	depth := tracking.Graphs
+	if req.GetDeep() {
+		depth = tracking.Deep
+	}
+	if req.GetAll() {
+		n, err := s.tracking.VerifyAll(ctx, depth)
+		return &antipodev1.VerifyResponse{Repositories: n}, err
+	}
+	found, err := s.tracking.Verify(ctx, req.GetRepository(), depth)
+	if err == nil && !found {
+		err = status.Errorf(codes.NotFound, "the site does not track %s", req.GetRepository())
+	}
+	return &antipodev1.VerifyResponse{Repositories: 1}, err
 }
 
 // Pause implements the RPC.

@@ -34,6 +34,7 @@ type Tracking interface {
 	Get(ctx context.Context, name string) (tracking.Repository, bool, error)
 	Resync(ctx context.Context, name string) (bool, error)
 	Paused(ctx context.Context) (bool, error)
+	VerifyStale(ctx context.Context, since time.Time, limit int) (int64, error)
 }
 
 // Content is what the copier believes the site's registry to hold; *tracking.Content implements it.
@@ -45,8 +46,12 @@ type Content interface {
 type Options struct {
 	// Interval between the end of one round and the start of the next.
 	Interval time.Duration
-	Logger   *slog.Logger
-	Metrics  *Metrics
+	// VerifyAfter is how long after its last check a repository's whole content is checked again; 0 = never.
+	VerifyAfter time.Duration
+	// Target maps a repository's name at the primary to its name on the site.
+	Target  func(repository string) string
+	Logger  *slog.Logger
+	Metrics *Metrics
 }
 
 // Sweeper compares at every interval; the first time an interval after it was started, since what was unfinished at
@@ -99,7 +104,7 @@ func (s *Sweeper) Round(ctx context.Context) error {
 			return fmt.Errorf("read the tracking table: %w", err)
 		}
 		if len(rows) == 0 {
-			return errors.Join(failures...)
+			return errors.Join(append(failures, s.verifyStale(ctx))...)
 		}
 		after = rows[len(rows)-1].Name
 		errs := make([]error, len(rows))
@@ -119,13 +124,24 @@ func (s *Sweeper) Round(ctx context.Context) error {
 	}
 }
 
-// compare makes one repository due if the site does not hold what was synced. A row without a sum was never synced by
-// a complete listing since sums are kept; it gets its own with the next one.
-func (s *Sweeper) compare(ctx context.Context, row tracking.Repository) error {
-	if row.Sum == "" {
+// verifyBatch bounds how many repositories one round makes due for a check of all their content.
+const verifyBatch = 10_000
+
+// verifyStale makes due what was not checked for long; the sync that follows checks it, and mends it.
+func (s *Sweeper) verifyStale(ctx context.Context) error {
+	if s.opts.VerifyAfter == 0 {
 		return nil
 	}
-	listing, err := s.registry.List(ctx, row.Name)
+	n, err := s.tracking.VerifyStale(ctx, time.Now().Add(-s.opts.VerifyAfter), verifyBatch)
+	if err == nil && n > 0 {
+		s.opts.Logger.Info("verifying what was not verified for long", "repositories", n)
+	}
+	return err
+}
+
+// compare makes one repository due if the site does not hold what was synced, or if what that was is not known.
+func (s *Sweeper) compare(ctx context.Context, row tracking.Repository) error {
+	listing, err := s.registry.List(ctx, s.opts.Target(row.Name))
 	if err != nil {
 		return err
 	}
@@ -150,7 +166,7 @@ func (s *Sweeper) repair(ctx context.Context, repository string) error {
 	s.opts.Logger.Warn("the site does not hold what was synced; syncing it again", "side", "destination",
 		"repository", repository)
 	s.opts.Metrics.damaged()
-	if err := s.content.DropRepository(ctx, repository); err != nil {
+	if err := s.content.DropRepository(ctx, s.opts.Target(repository)); err != nil {
 		return fmt.Errorf("forget the content of %s: %w", repository, err)
 	}
 	if _, err := s.tracking.Resync(ctx, repository); err != nil {

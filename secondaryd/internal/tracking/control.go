@@ -3,6 +3,7 @@ package tracking
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/antipode-registry/antipode/internal/database"
 )
@@ -72,6 +73,22 @@ func (s *Store) VerifyAll(ctx context.Context, depth Depth) (n int64, err error)
 		}
 		n, err = resync(ctx, tx, "class = CASE WHEN phase = 'synced' THEN $2 ELSE class END, verify = $3",
 			now, int64(Backfill), int64(depth))
+		return err
+	})
+	return n, err
+}
+
+// VerifyStale does what Verify does, one level deep, to the synced repositories that no check has found whole since the
+// time, those first that have waited longest; limit of them at most. It returns how many became due.
+func (s *Store) VerifyStale(ctx context.Context, since time.Time, limit int) (n int64, err error) {
+	err = s.write(ctx, "verify what was not verified for long", func(ctx context.Context, tx *database.Tx, now int64) error {
+		if _, err := s.lockSite(ctx, tx); err != nil {
+			return err
+		}
+		n, err = resync(ctx, tx, `class = $2, verify = $3 WHERE name IN (SELECT name FROM repository
+			WHERE phase = 'synced' AND COALESCE(verified_at, last_synced_at) < $4
+			ORDER BY COALESCE(verified_at, last_synced_at), name LIMIT $5)`,
+			now, int64(Backfill), int64(Graphs), since.UnixMilli(), limit)
 		return err
 	})
 	return n, err

@@ -105,6 +105,10 @@ func (r *row) settle(l *Lease, o Outcome, now int64, opts Options) {
 	released := r.released && !l.Released
 	// What makes the row due at once whatever the outcome says; a backfill change waits with the row.
 	urgent := r.relist || released || r.wanted > l.Wanted && r.class == Live
+	if o.TagCount >= 0 {
+		r.tagCount = o.TagCount
+	}
+	r.sum = o.Sum
 	switch {
 	case o.Synced:
 		r.succeed(l, o, now)
@@ -137,10 +141,6 @@ func (r *row) succeed(l *Lease, o Outcome, now int64) {
 	r.clearFailure()
 	r.held, r.released = "", false
 	r.lastSynced = sql.NullInt64{Int64: now, Valid: true}
-	if o.TagCount >= 0 {
-		r.tagCount = o.TagCount
-	}
-	r.sum = o.Sum
 	if l.Verify != TagsOnly {
 		r.verifiedAt = r.lastSynced
 		if !r.relist { // else another check may have been asked for since

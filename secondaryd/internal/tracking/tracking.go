@@ -73,8 +73,8 @@ type Repository struct {
 	HeldReason       string    // why removals are withheld, until a sync decides anew; also on rows that are due again
 	Released         bool      // the next sync goes without the brake
 	VerifiedAt       time.Time // when Verify last found, or made, all of it whole; zero before the first time
-	TagCount         int64     // tags on the site after the last complete sync
-	Sum              string    // of the site's tags after the last success, see plan.Sum; empty when it is not known
+	TagCount         int64     // tags on the site after the last sync
+	Sum              string    // of the site's tags after the last sync, see plan.Sum; empty when it is not known
 }
 
 // Failure says what failed, where.
@@ -125,9 +125,9 @@ type Outcome struct {
 	// Held: all copies are done, removals are withheld, for this reason. The synced revision stays, so that the next
 	// sync asks for the withheld removals again.
 	Held string
-	// TagCount of the site after a success; -1 = unknown, which keeps the one before. Ignored otherwise.
+	// TagCount of the site after what was done; -1 = unknown, which keeps the one before.
 	TagCount int64
-	// Sum of the site's tags after a success, see plan.Sum; empty = unknown. Ignored otherwise.
+	// Sum of the site's tags after what was done, see plan.Sum; empty = unknown.
 	Sum string
 	// Journal is appended, oldest first.
 	Journal []Entry

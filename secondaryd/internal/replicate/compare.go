@@ -1,0 +1,128 @@
+package replicate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/antipode-registry/antipode/client"
+	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/transfer"
+	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
+)
+
+// comparison is both sides of a repository, and what follows from them.
+type comparison struct {
+	listing client.Listing
+	source  transfer.Source
+	// manifests are what the plan copies, by the names in it: tags, and references of what has none.
+	manifests map[string]registry.Tag
+	// subjects of what has no tag, by the same names.
+	subjects map[string]string
+	site     plan.Site
+	plan     plan.Plan
+	// obsoletePins are restored tags that the source has again.
+	obsoletePins []string
+	// again asks for another round: the site could not yet be asked how it lists referrers.
+	again bool
+}
+
+// compare lists both sides and makes the plan. Where the site holds an older revision of the same feed, the primary
+// may answer with what was touched alone, and only that is asked of the site too.
+func (a *attempt) compare(ctx context.Context) (comparison, error) {
+	since, err := a.since(ctx)
+	if err != nil {
+		return comparison{}, err
+	}
+	listing, err := a.Primary.Tags(ctx, a.lease.Repository, since)
+	if err != nil {
+		return comparison{}, &primaryError{repository: a.lease.Repository, err: err}
+	}
+	source, err := a.sources.at(a.opts.SourceURL, listing.RegistryURL)
+	if err != nil {
+		return comparison{}, err
+	}
+	c := comparison{
+		listing: listing, source: source, manifests: make(map[string]registry.Tag, len(listing.Tags)),
+		subjects: map[string]string{},
+	}
+	want := plan.Source{Complete: listing.Complete, Present: listing.Present, Absent: slices.Clone(listing.Absent)}
+	for _, tag := range listing.Tags {
+		c.manifests[tag.Name] = registry.Tag{Name: tag.Name, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size}
+		want.Tags = append(want.Tags, plan.Tag{Name: tag.Name, Digest: tag.Digest})
+	}
+	if err := a.addPins(ctx, &c, &want); err != nil {
+		return comparison{}, err
+	}
+	present, err := a.listSite(ctx, &c)
+	if err != nil {
+		return comparison{}, err
+	}
+	if err := a.addReferrers(ctx, &c, &want, present); err != nil {
+		return comparison{}, err
+	}
+	policy := a.opts.Policy
+	policy.Released, policy.Held = a.lease.Released, a.lease.Held != ""
+	c.plan = plan.Compute(want, c.site, policy)
+	return c, nil
+}
+
+func (a *attempt) since(ctx context.Context) (client.Position, error) {
+	if a.lease.Synced <= 0 {
+		return client.Position{}, nil
+	}
+	cursor, err := a.Tracking.Cursor(ctx)
+	if err != nil {
+		return client.Position{}, fmt.Errorf("read the cursor: %w", err)
+	}
+	return client.Position{FeedID: cursor.FeedID, Revision: a.lease.Synced}, nil
+}
+
+// addPins adds the tags that an operator brought back to what the site should have, as long as the source lacks them.
+func (a *attempt) addPins(ctx context.Context, c *comparison, want *plan.Source) error {
+	pins, err := a.Tracking.Pins(ctx, a.lease.Repository)
+	if err != nil {
+		return fmt.Errorf("read the restored tags: %w", err)
+	}
+	for _, pin := range pins {
+		if _, again := c.manifests[pin.Tag]; again {
+			c.obsoletePins = append(c.obsoletePins, pin.Tag)
+			continue
+		}
+		want.Absent = slices.DeleteFunc(want.Absent, func(tag string) bool { return tag == pin.Tag })
+		if c.listing.Complete {
+			c.manifests[pin.Tag] = registry.Tag{Name: pin.Tag, Digest: pin.Digest}
+			want.Tags = append(want.Tags, plan.Tag{Name: pin.Tag, Digest: pin.Digest})
+		}
+	}
+	return nil
+}
+
+// listSite lists what the plan needs to know of the site's registry, and says whether that knows the repository.
+func (a *attempt) listSite(ctx context.Context, c *comparison) (present bool, err error) {
+	var found []registry.Tag
+	if c.listing.Complete {
+		all, err := a.Site.List(ctx, a.target)
+		if err != nil {
+			return false, err
+		}
+		found, present = all.Tags, all.Present
+	} else {
+		names := slices.Clone(c.listing.Absent)
+		for _, tag := range c.listing.Tags {
+			names = append(names, tag.Name)
+		}
+		if found, _, err = a.Site.Resolve(ctx, a.target, names); err != nil {
+			return false, err
+		}
+		present = true // it was synced before
+	}
+	c.site.Total = max(0, a.lease.TagCount)
+	for _, tag := range found {
+		c.site.Tags = append(c.site.Tags, plan.Tag{Name: tag.Name, Digest: tag.Digest})
+	}
+	if c.listing.Complete {
+		a.listed(c.site.Tags)
+	}
+	return present, nil
+}

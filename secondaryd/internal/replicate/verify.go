@@ -1,0 +1,139 @@
+package replicate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/transfer"
+	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
+	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
+)
+
+// errStillDamaged says that a copy did not mend what verification had found.
+var errStillDamaged = errors.New("still damaged after it was copied again")
+
+// verify checks, if the lease asks for it, everything that the site should hold: the graphs of tags and of referrers
+// that the plan found equal (what it copied was made whole by the copy), and mends what is not.
+func (a *attempt) verify(ctx context.Context, c comparison) error {
+	if a.lease.Verify == tracking.TagsOnly {
+		return nil
+	}
+	checked := transfer.Checked{}
+	seen := map[string]bool{} // digests that were looked at, in any graph
+	var errs []error
+	for _, step := range equal(c) {
+		found, err := a.check(ctx, c, step, seen)
+		if err == nil && len(found.Damages) > 0 {
+			err = a.mend(ctx, c, step, found)
+		}
+		if err != nil {
+			errs = append(errs, &referenceError{reference: step.Tags[0].Name, err: err})
+			a.story.add("failed", step.Tags[0].Name, step.Digest, "", err.Error())
+		}
+		checked.Manifests += found.Manifests
+		checked.Blobs += found.Blobs
+		checked.Bytes += found.Bytes
+	}
+	if len(errs) > 0 {
+		return (&applied{errs: errs}).err()
+	}
+	a.story.add("verified", "", "", "", fmt.Sprintf("%d manifests and %d blobs, %d bytes of them read",
+		checked.Manifests, checked.Blobs, checked.Bytes))
+	return nil
+}
+
+// equal returns what the plan left alone, in the form of the copies that would bring it, by digest.
+func equal(c comparison) []plan.Copy {
+	copied := map[string]bool{}
+	for _, step := range c.plan.Copies {
+		for _, tag := range step.Tags {
+			copied[tag.Name] = true
+		}
+	}
+	steps := map[string]*plan.Copy{}
+	for name, manifest := range c.manifests {
+		if copied[name] {
+			continue
+		}
+		step, seen := steps[manifest.Digest]
+		if !seen {
+			step = &plan.Copy{Digest: manifest.Digest}
+			steps[manifest.Digest] = step
+		}
+		step.Tags = append(step.Tags, plan.Retag{Name: name, Previous: manifest.Digest})
+	}
+	list := make([]plan.Copy, 0, len(steps))
+	for _, step := range steps {
+		slices.SortFunc(step.Tags, func(a, b plan.Retag) int { return cmp.Compare(a.Name, b.Name) })
+		list = append(list, *step)
+	}
+	slices.SortFunc(list, func(a, b plan.Copy) int { return cmp.Compare(a.Tags[0].Name, b.Tags[0].Name) })
+	return list
+}
+
+func (a *attempt) check(
+	ctx context.Context, c comparison, step plan.Copy, seen map[string]bool,
+) (transfer.Checked, error) {
+	return transfer.Check(ctx, a.Site, a.target, c.manifests[step.Tags[0].Name], transfer.CheckOptions{
+		Deep: a.lease.Verify == tracking.Deep,
+		// What another graph of the repository has in common with this one was looked at, and mended, there.
+		Seen: func(digest string) bool {
+			before := seen[digest]
+			seen[digest] = true
+			return before
+		},
+	})
+}
+
+// mend copies a damaged graph again: first what is missing, and, if that was not it, all of it. It looks again after each.
+func (a *attempt) mend(ctx context.Context, c comparison, step plan.Copy, found transfer.Checked) error {
+	a.opts.Metrics.damaged()
+	for _, damage := range found.Damages {
+		a.story.add("damaged", damage.Digest, damage.Digest, "", damage.Problem)
+	}
+	a.opts.Logger.Warn("the site lacks, or holds damaged, what was synced; copying it again", "side", "destination",
+		"repository", a.target, "digest", step.Digest, "problem", found.Damages[0].Problem)
+	for _, repair := range []bool{false, true} {
+		if err := a.forget(ctx, step.Digest, found); err != nil {
+			return err
+		}
+		done, err := a.copy(ctx, c, step, repair)
+		if err != nil {
+			return err
+		}
+		for _, tag := range step.Tags {
+			if err := done.TagErrors[tag.Name]; err != nil {
+				return err
+			}
+		}
+		if found, err = a.check(ctx, c, step, map[string]bool{}); err != nil {
+			return err
+		}
+		if len(found.Damages) == 0 {
+			a.story.add("copied", step.Digest, step.Digest, "", fmt.Sprintf("mended with %d bytes", done.Bytes))
+			return nil
+		}
+	}
+	return &registry.Error{
+		Side: registry.Destination, Host: a.Site.URL(), Op: "mend", Repository: a.target, Reference: step.Digest,
+		Err: fmt.Errorf("%w: %s: %s; delete the image from the site's registry, collect its garbage, and verify again",
+			errStillDamaged, found.Damages[0].Digest, found.Damages[0].Problem),
+	}
+}
+
+// forget takes from the content index what is damaged and all above it, so that it is copied and not taken for granted.
+func (a *attempt) forget(ctx context.Context, root string, found transfer.Checked) error {
+	digests := []string{root}
+	for _, damage := range found.Damages {
+		digests = append(digests, damage.Digest)
+		digests = append(digests, damage.Parents...)
+	}
+	if err := a.Tracking.Content().Forget(ctx, a.target, digests...); err != nil {
+		return fmt.Errorf("forget what is damaged: %w", err)
+	}
+	return nil
+}
