@@ -29,6 +29,9 @@ const (
 	typeDockerSigned   = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
 
+var errSchema1 = fmt.Errorf("docker image manifest of schema 1: registries rewrite and no longer accept it, "+
+	"push the image again as schema 2 or OCI: %w", ErrUnsupported)
+
 // shape is which members of a manifest hold its references.
 type shape int
 
@@ -109,8 +112,7 @@ func parse(data []byte, hints ...string) (document, error) {
 	case shapeArtifact:
 		err = doc.addBlobs(b.Blobs)
 	case shapeSchema1:
-		err = fmt.Errorf("docker image manifest of schema 1: registries rewrite and no longer accept it, "+
-			"push the image again as schema 2 or OCI: %w", ErrUnsupported)
+		err = errSchema1
 	case shapeUnknown:
 		err = fmt.Errorf("manifest of media type %q: its references are not known, so a complete copy "+
 			"cannot be promised: %w", mediaType, ErrUnsupported)
