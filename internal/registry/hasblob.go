@@ -79,8 +79,8 @@ func (r *Registry) hasFirstByte(ctx context.Context, c call) (size int64, found 
 	return 0, false, r.unexpected(c, a)
 }
 
-// deliveredSize is the size of the blob in an answer to a request for its first byte: a part, the whole, or, of an empty
-// blob, none (RFC 9110, sections 14.4 and 15.5.17).
+// deliveredSize is the size of the blob in an answer to a request for its first byte: a part, the whole, or, of an
+// empty blob, none (RFC 9110, sections 14.4 and 15.5.17).
 func deliveredSize(resp *http.Response, digest string) (size int64, ok bool) {
 	named := resp.Header.Get(headerDigest) == digest
 	switch {

@@ -17,7 +17,8 @@ func TestHasBlob(t *testing.T) {
 		registrytest.Push(t, url, repo, "v1", img)
 		proxy := registrytest.NewProxy(t, url)
 		r := open(t, proxy.URL())
-		if size, found, err := r.HasBlob(t.Context(), repo, registrytest.Digest(layer)); size != 1000 || !found || err != nil {
+		size, found, err := r.HasBlob(t.Context(), repo, registrytest.Digest(layer))
+		if size != 1000 || !found || err != nil {
 			t.Errorf("there: %d, %v, %v", size, found, err)
 		}
 		if n := len(proxy.Requests()); n != 1 {
