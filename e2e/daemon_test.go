@@ -16,8 +16,6 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/antipode-registry/antipode/internal/registrytest"
 )
 
 // patience bounds every wait for something that should happen. It is generous: the machine may be busy with others.
@@ -259,8 +257,23 @@ func httpGet(ctx context.Context, url string) (status int, body string, err erro
 	return resp.StatusCode, string(text), err
 }
 
-// eventually asks check again until it returns nil.
+// eventually asks check again until it returns nil. Some checks cost the daemons and registries much: between two there
+// is time for them to do their work.
 func eventually(t testing.TB, check func(ctx context.Context) error) {
 	t.Helper()
-	registrytest.Eventually(t, patience, check)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for {
+		began := time.Now()
+		err := check(ctx)
+		if err == nil {
+			return
+		}
+		timer := time.NewTimer(max(20*time.Millisecond, 2*time.Since(began)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			t.Fatalf("not so after %s: %v", patience, err)
+		}
+	}
 }

@@ -13,7 +13,7 @@ type option func(*options)
 type options struct {
 	site                           func(testing.TB, ...registrytest.Option) *registrytest.Process
 	primaryConfig, secondaryConfig []func(map[string]any)
-	primaryRegistry                []registrytest.Option
+	primaryRegistry, siteRegistry  []registrytest.Option
 	primaryProxy, siteProxy        bool
 	before                         func(t testing.TB, primaryURL string)
 	notificationsOff               bool
@@ -50,6 +50,11 @@ func withPrimaryRegistry(opts ...registrytest.Option) option {
 	return func(o *options) { o.primaryRegistry = append(o.primaryRegistry, opts...) }
 }
 
+// withSiteRegistry gives options to the site's registry.
+func withSiteRegistry(opts ...registrytest.Option) option {
+	return func(o *options) { o.siteRegistry = append(o.siteRegistry, opts...) }
+}
+
 // withContent pushes something to the primary's registry before either daemon starts.
 func withContent(push func(t testing.TB, primaryURL string)) option {
 	return func(o *options) { o.before = push }
@@ -76,10 +81,9 @@ func set(config map[string]any, key string, value any) {
 	set(inner, rest, value)
 }
 
-// eachSite runs fn for both kinds of registries that a site may have, side by side with other tests.
+// eachSite runs fn for both kinds of registries that a site may have, side by side.
 func eachSite(t *testing.T, fn func(t *testing.T, site option)) {
 	t.Helper()
-	t.Parallel()
 	t.Run("distribution", func(t *testing.T) {
 		t.Parallel()
 		fn(t, withSite(registrytest.Distribution))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -39,6 +40,7 @@ type pair struct {
 	Secondary        *daemon
 	Hook             *registrytest.Proxy // before POST /notifications
 	Proxy, SiteProxy *registrytest.Proxy // nil unless asked for
+	connections      map[string]*grpc.ClientConn
 }
 
 // newPair starts a pair for the length of the test and returns once both daemons are ready. Nothing is in the
@@ -50,7 +52,7 @@ func newPair(t testing.TB, opts ...option) *pair {
 		opt(&o)
 	}
 	dir := t.TempDir()
-	p := &pair{t: t, dir: dir, pki: filepath.Join(dir, "pki")}
+	p := &pair{t: t, dir: dir, pki: filepath.Join(dir, "pki"), connections: map[string]*grpc.ClientConn{}}
 	p.certificates()
 	p.write("notify.secret", secret+"\n")
 	// The registry's configuration names primaryd and primaryd's names the registry: the port is fixed beforehand.
@@ -60,7 +62,7 @@ func newPair(t testing.TB, opts ...option) *pair {
 	p.Notifications(!o.notificationsOff)
 	notify := registrytest.WithNotifications(p.Hook.URL()+"/notifications", secret)
 	p.Registry = registrytest.Distribution(t, append([]registrytest.Option{notify}, o.primaryRegistry...)...)
-	p.Site = o.site(t)
+	p.Site = o.site(t, o.siteRegistry...)
 	if o.before != nil {
 		o.before(t, p.Registry.URL())
 	}
@@ -134,9 +136,7 @@ func (p *pair) grpcConfig(name, listen string, more map[string]any) map[string]a
 	config := map[string]any{
 		"listen": listen, "cert_file": p.cert(name), "key_file": p.key(name), "client_ca_file": p.ca(),
 	}
-	for key, value := range more {
-		config[key] = value
-	}
+	maps.Copy(config, more)
 	return config
 }
 
@@ -167,41 +167,45 @@ func (p *pair) RefuseNotifications() {
 	})
 }
 
-// connect dials a daemon with one of the pair's certificates.
-func (p *pair) connect(t testing.TB, address, name string) *grpc.ClientConn {
-	t.Helper()
+// connect dials a daemon with one of the pair's certificates, once for each address and certificate.
+func (p *pair) connect(address, name string) *grpc.ClientConn {
+	p.t.Helper()
+	if conn, ok := p.connections[address+name]; ok {
+		return conn
+	}
 	conn, err := client.Connect(client.Config{
 		Address: address, CertFile: p.cert(name), KeyFile: p.key(name), CAFile: p.ca(),
 	})
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
+	p.t.Cleanup(func() { _ = conn.Close() })
+	p.connections[address+name] = conn
 	return conn
 }
 
 // Nodes is primaryd's node service as the operator sees it. Like the other two it is for the daemon's present life.
-func (p *pair) Nodes(t testing.TB) antipodev1.NodeServiceClient {
-	t.Helper()
-	return antipodev1.NewNodeServiceClient(p.connect(t, p.Primary.GRPC(), operatorName))
+func (p *pair) Nodes() antipodev1.NodeServiceClient {
+	return antipodev1.NewNodeServiceClient(p.connect(p.Primary.GRPC(), operatorName))
 }
 
 // Feed is primaryd's feed service as the operator sees it.
-func (p *pair) Feed(t testing.TB) antipodev1.FeedServiceClient {
-	t.Helper()
-	return antipodev1.NewFeedServiceClient(p.connect(t, p.Primary.GRPC(), operatorName))
+func (p *pair) Feed() antipodev1.FeedServiceClient {
+	return antipodev1.NewFeedServiceClient(p.connect(p.Primary.GRPC(), operatorName))
 }
 
 // Replication is secondaryd's service as the operator sees it.
-func (p *pair) Replication(t testing.TB) antipodev1.ReplicationServiceClient {
-	t.Helper()
-	return antipodev1.NewReplicationServiceClient(p.connect(t, p.Secondary.GRPC(), operatorName))
+func (p *pair) Replication() antipodev1.ReplicationServiceClient {
+	return antipodev1.NewReplicationServiceClient(p.connect(p.Secondary.GRPC(), operatorName))
 }
+
+// patiently makes a call wait for a daemon that has just been started again, and whose old connection is still failing.
+var patiently = grpc.WaitForReady(true)
 
 // Status asks secondaryd how the site is.
 func (p *pair) Status(t testing.TB) *antipodev1.NodeStatus {
 	t.Helper()
-	resp, err := p.Replication(t).GetStatus(t.Context(), &antipodev1.GetStatusRequest{})
+	resp, err := p.Replication().GetStatus(t.Context(), &antipodev1.GetStatusRequest{}, patiently)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,16 +216,16 @@ func (p *pair) Status(t testing.TB) *antipodev1.NodeStatus {
 // that the feed names is synced. A notification on its way is not known yet; see Converges.
 func (p *pair) Synced(t testing.TB) {
 	t.Helper()
-	nodes, replication := p.Nodes(t), p.Replication(t)
+	nodes, replication := p.Nodes(), p.Replication()
 	eventually(t, func(ctx context.Context) error { return synced(ctx, nodes, replication) })
 }
 
 func synced(ctx context.Context, nodes antipodev1.NodeServiceClient, site antipodev1.ReplicationServiceClient) error {
-	list, err := nodes.ListNodes(ctx, &antipodev1.ListNodesRequest{})
+	list, err := nodes.ListNodes(ctx, &antipodev1.ListNodesRequest{}, patiently)
 	if err != nil {
 		return err
 	}
-	resp, err := site.GetStatus(ctx, &antipodev1.GetStatusRequest{})
+	resp, err := site.GetStatus(ctx, &antipodev1.GetStatusRequest{}, patiently)
 	if err != nil {
 		return err
 	}

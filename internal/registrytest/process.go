@@ -138,10 +138,14 @@ func (p *Process) Start() {
 	}
 }
 
+// logTail is how much of a registry's log a failed test shows, in bytes: it logs each 404 as an error.
+const logTail = 16 << 10
+
 func (p *Process) cleanup() {
 	p.Kill()
 	if p.t.Failed() {
-		p.t.Logf("log of %s at %s:\n%s", p.name, p.URL(), p.Log())
+		log := p.Log()
+		p.t.Logf("end of the log of %s at %s:\n%s", p.name, p.URL(), log[max(0, len(log)-logTail):])
 	}
 }
 
