@@ -98,7 +98,9 @@ func printNode(w io.Writer, n *antipodev1.Node) {
 	row("version", "%s, up %s", s.GetVersion(), cli.Duration(s.GetUptime().AsDuration()))
 	row("reachable", "registry %t, database %t", s.GetRegistryReachable(), s.GetDatabaseReachable())
 	if e := s.GetLastError(); e != nil {
-		row("last error", "%s:%s (%s): %s", e.GetRepository(), e.GetReference(), e.GetSide(), e.GetMessage())
+		row("last error", "%s", e.GetMessage())
+		row("", "%s, attempt %d, %s; on the site: secondaryd explain %s", e.GetRepository(), e.GetAttempts(),
+			cli.Age(e.GetOccurredAt().AsTime()), e.GetRepository())
 	}
 	row("granted", "%s", strings.Join(n.GetRepositories(), ", "))
 }

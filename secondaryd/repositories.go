@@ -157,7 +157,7 @@ func printStory(w io.Writer, resp *antipodev1.GetRepositoryResponse) {
 	fmt.Fprintln(w, "\nWHEN\tWHAT\tREFERENCE\tDIGEST\tBEFORE\tDETAIL")
 	for _, e := range resp.GetJournal() {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.GetAt().AsTime().Local().Format("2006-01-02 15:04:05.000"),
-			e.GetAction(), e.GetReference(), short(e.GetDigest()), short(e.GetPreviousDigest()), e.GetDetail())
+			e.GetAction(), shortReference(e.GetReference()), short(e.GetDigest()), short(e.GetPreviousDigest()), e.GetDetail())
 	}
 }
 
@@ -165,6 +165,14 @@ func printStory(w io.Writer, resp *antipodev1.GetRepositoryResponse) {
 func short(digest string) string {
 	const enough = 19
 	return digest[:min(len(digest), enough)]
+}
+
+// shortReference cuts a reference that is a digest, and no tag.
+func shortReference(reference string) string {
+	if strings.Contains(reference, ":") {
+		return short(reference)
+	}
+	return reference
 }
 
 func newResync() *cobra.Command {

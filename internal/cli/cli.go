@@ -21,6 +21,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -55,6 +56,9 @@ func Execute(root *cobra.Command) int {
 // explain strips gRPC's wording from what a daemon answered.
 func explain(err error) string {
 	if s, ok := status.FromError(err); ok {
+		if s.Code() == codes.Unavailable && strings.Contains(s.Message(), "connection error") {
+			return "the daemon cannot be reached; is it running, and does it listen at this address? (" + s.Message() + ")"
+		}
 		return fmt.Sprintf("%s (%s)", s.Message(), s.Code())
 	}
 	return err.Error()

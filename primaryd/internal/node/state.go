@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -89,8 +90,15 @@ func (n *Node) verdict(silent, interval time.Duration) (State, []string) {
 	return Healthy, nil
 }
 
-// reasons are what is wrong by the node's own report.
+// reasons are what is wrong by the node's own report: in its own words, or in ours where it has none for its numbers.
 func (s Status) reasons() []string {
+	if len(s.Problems) > 0 {
+		reasons := slices.Clone(s.Problems)
+		if s.LastError != nil {
+			reasons = append(reasons, s.LastError.sentence())
+		}
+		return reasons
+	}
 	var reasons []string
 	add := func(when bool, format string, args ...any) {
 		if when {
@@ -105,7 +113,7 @@ func (s Status) reasons() []string {
 	add(counts.Held > 0, "%d of %d repositories hold back removals until an operator releases them.",
 		counts.Held, counts.Total)
 	add(s.LastError != nil, "%s", s.LastError.sentence())
-	return append(reasons, s.Problems...)
+	return reasons
 }
 
 func (e *SyncError) sentence() string {

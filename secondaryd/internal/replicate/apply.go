@@ -116,8 +116,10 @@ func (a *attempt) take(step plan.Copy, done transfer.Result, err error, result *
 		}
 		return
 	}
-	a.story.add("copied", step.Digest, step.Digest, "", fmt.Sprintf("%d bytes; %d blobs copied, %d mounted",
-		done.Bytes, done.BlobsCopied, done.BlobsMounted))
+	if done.BlobsCopied+done.BlobsMounted > 0 {
+		a.story.add("copied", step.Digest, step.Digest, "", fmt.Sprintf("%d bytes; %d blobs copied, %d mounted",
+			done.Bytes, done.BlobsCopied, done.BlobsMounted))
+	}
 	for _, layer := range done.Skipped {
 		a.story.add("kept", step.Digest, step.Digest, "", "not to be distributed, so not copied: "+layer)
 	}
