@@ -132,6 +132,7 @@ func (d *daemon) listenGRPC() (err error) {
 			Heartbeat: time.Duration(d.cfg.GRPC.Heartbeat), RegistryURL: d.cfg.advertised(), Version: telemetry.Version(),
 			Stopping: d.server.Stopping(), Metrics: service.NewMetrics(d.metrics),
 		}))
+	service.RegisterNodeMetrics(d.metrics, d.nodes, d.feed)
 	antipodev1.RegisterNodeServiceServer(d.server.GRPC(), service.NewNodeService(
 		access, d.feed, service.NodeOptions{ReportWithin: reportWithin, Stopping: d.server.Stopping()}))
 	return nil

@@ -156,9 +156,6 @@ func (s *Server) Stopping() <-chan struct{} { return s.stopping }
 // closed, running RPCs may finish, and what has not by then is cut off. It returns nil after such a stop, and the error
 // when the port fails before it. It can be called once.
 func (s *Server) Run(ctx context.Context) error {
-	if s.cfg.Metrics != nil {
-		s.cfg.Metrics.rpc.InitializeMetrics(s.grpc)
-	}
 	var failure error
 	served := make(chan struct{})
 	go func() {

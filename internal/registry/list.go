@@ -91,12 +91,20 @@ func (r *Registry) List(ctx context.Context, repository string) (Listing, error)
 // Resolve looks at some tags of a repository, each with one HEAD. Absent are those of which the registry says so; any
 // other failure is an error for all. Both results are sorted, and hold each tag once.
 func (r *Registry) Resolve(ctx context.Context, repository string, tags []string) (found []Tag, absent []string, err error) {
+	return r.resolveAll(ctx, repository, tags, func(_ string, err error) error { return err })
+}
+
+// resolveAll is Resolve, except that forgive may let a tag pass that could not be resolved; it is then left out.
+func (r *Registry) resolveAll(
+	ctx context.Context, repository string, tags []string, forgive func(tag string, err error) error,
+) (found []Tag, absent []string, err error) {
 	c := call{op: "resolve tags of"}.on(repository, "")
 	if err := ValidRepository(repository); err != nil {
 		return nil, nil, r.invalid(c, err)
 	}
 	tags = slices.Compact(slices.Sorted(slices.Values(tags)))
 	seen := make([]*Tag, len(tags))
+	forgiven := make([]bool, len(tags))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(r.concurrency)
 	for i, name := range tags {
@@ -104,8 +112,11 @@ func (r *Registry) Resolve(ctx context.Context, repository string, tags []string
 			break
 		}
 		group.Go(func() (err error) {
-			seen[i], err = r.resolve(groupCtx, repository, name)
-			return err
+			if seen[i], err = r.resolve(groupCtx, repository, name); err != nil {
+				forgiven[i] = true
+				return forgive(name, err)
+			}
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -115,6 +126,9 @@ func (r *Registry) Resolve(ctx context.Context, repository string, tags []string
 		return nil, nil, r.unanswered(ctx, c, ctx.Err())
 	}
 	for i, tag := range seen {
+		if forgiven[i] {
+			continue
+		}
 		if tag == nil {
 			absent = append(absent, tags[i])
 			continue

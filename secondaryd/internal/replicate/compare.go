@@ -101,18 +101,19 @@ func (a *attempt) addPins(ctx context.Context, c *comparison, want *plan.Source)
 // listSite lists what the plan needs to know of the site's registry, and says whether that knows the repository.
 func (a *attempt) listSite(ctx context.Context, c *comparison) (present bool, err error) {
 	var found []registry.Tag
+	var unreadable []string
 	if c.listing.Complete {
-		all, err := a.Site.List(ctx, a.target)
+		all, broken, err := a.Site.ListReadable(ctx, a.target)
 		if err != nil {
 			return false, err
 		}
-		found, present = all.Tags, all.Present
+		found, unreadable, present = all.Tags, broken, all.Present
 	} else {
 		names := slices.Clone(c.listing.Absent)
 		for _, tag := range c.listing.Tags {
 			names = append(names, tag.Name)
 		}
-		if found, _, err = a.Site.Resolve(ctx, a.target, names); err != nil {
+		if found, _, unreadable, err = a.Site.ResolveReadable(ctx, a.target, names); err != nil {
 			return false, err
 		}
 		present = true // it was synced before
@@ -123,6 +124,11 @@ func (a *attempt) listSite(ctx context.Context, c *comparison) (present bool, er
 	}
 	if c.listing.Complete {
 		a.listed(c.site.Tags)
+	}
+	// What the site has under such a tag is not known, so that it is written anew if the source has it, and else removed.
+	for _, tag := range unreadable {
+		c.site.Tags = append(c.site.Tags, plan.Tag{Name: tag})
+		a.story.add("damaged", tag, "", "", "the site's registry lists the tag and cannot serve it")
 	}
 	return present, nil
 }

@@ -62,6 +62,9 @@ func (e *Engine) sync(ctx context.Context, lease *tracking.Lease, held *heldLeas
 
 // brakeSite withholds the planned removals if the whole site removes too much. What an operator released goes ahead.
 func (a *attempt) brakeSite(ctx context.Context, c *comparison) error {
+	if c.plan.Held != "" {
+		a.opts.Metrics.braked("repository")
+	}
 	n := int64(len(c.plan.Removals))
 	if n == 0 || a.lease.Released {
 		return nil
@@ -83,9 +86,6 @@ func (a *attempt) conclude(ctx context.Context, c comparison, result applied) tr
 		result.errs = append(result.errs, err)
 	}
 	outcome := tracking.Outcome{}
-	if c.plan.Held != "" {
-		a.opts.Metrics.braked("repository")
-	}
 	switch {
 	case len(result.errs) > 0:
 		outcome = a.story.failed(a.lease.Repository, result.err())

@@ -25,7 +25,7 @@ const (
 
 // Registry is the site's; *registry.Registry implements it.
 type Registry interface {
-	List(ctx context.Context, repository string) (registry.Listing, error)
+	ListReadable(ctx context.Context, repository string) (registry.Listing, []string, error)
 }
 
 // Tracking is the site's memory; *tracking.Store implements it.
@@ -141,7 +141,7 @@ func (s *Sweeper) verifyStale(ctx context.Context) error {
 
 // compare makes one repository due if the site does not hold what was synced, or if what that was is not known.
 func (s *Sweeper) compare(ctx context.Context, row tracking.Repository) error {
-	listing, err := s.registry.List(ctx, s.opts.Target(row.Name))
+	listing, unreadable, err := s.registry.ListReadable(ctx, s.opts.Target(row.Name))
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (s *Sweeper) compare(ctx context.Context, row tracking.Repository) error {
 	for _, tag := range listing.Tags {
 		tags = append(tags, plan.Tag{Name: tag.Name, Digest: tag.Digest})
 	}
-	if plan.SumOf(tags).String() == row.Sum {
+	if len(unreadable) == 0 && plan.SumOf(tags).String() == row.Sum {
 		return nil
 	}
 	// A sync that ran while we were listing explains the difference.
