@@ -26,6 +26,8 @@ type Config struct {
 	// OwnCertificate accepts exactly the certificate in CertFile from the server, whatever its names: a daemon's command
 	// line calls the daemon itself with it.
 	OwnCertificate bool
+	// ServerRole, if set, refuses a server whose certificate names another role: "primary" where primaryd is called.
+	ServerRole string
 	// UserAgent names the calling program; "antipode" when empty.
 	UserAgent string
 	// Logger hears of files that cannot be used and of streams that broke off; nil discards.

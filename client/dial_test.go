@@ -187,7 +187,8 @@ func TestConnectRefusesServers(t *testing.T) {
 		"wrong usage": {ca, func(l *authority.Leaf) {
 			l.Usages = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 		}, false, "incompatible key usage"},
-		"TLS 1.2": {ca, func(*authority.Leaf) {}, true, "protocol version not supported"},
+		"a node's": {ca, func(l *authority.Leaf) { l.Role = link.RoleNode }, false, "that of a node, not of a primary"},
+		"TLS 1.2":  {ca, func(*authority.Leaf) {}, true, "protocol version not supported"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -203,7 +204,7 @@ func TestConnectRefusesServers(t *testing.T) {
 			if test.tls12 {
 				config.MaxVersion = tls.VersionTLS12
 			}
-			conn := connect(t, listenTLS(t, config), newFiles(t, ca, ca, nodeLeaf("eu-west")))
+			conn := connect(t, listenTLS(t, config), newFiles(t, ca, ca, nodeLeaf("eu-west")), fromPrimary)
 			_, _, err = whoami(deadline(t), conn)
 			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v", err)
@@ -211,6 +212,8 @@ func TestConnectRefusesServers(t *testing.T) {
 		})
 	}
 }
+
+func fromPrimary(cfg *client.Config) { cfg.ServerRole = string(link.RolePrimary) }
 
 // listenTLS is a TLS server that gets no further than the handshake.
 func listenTLS(t testing.TB, config *tls.Config) (address string) {

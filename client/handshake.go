@@ -24,10 +24,13 @@ type handshaker struct {
 
 	pair  *snapshot[tls.Certificate]
 	roots *snapshot[*x509.CertPool] // nil: the server must present our own certificate
+	role  string                    // of the server; "" = any
 }
 
 func newHandshaker(cfg Config) (*handshaker, error) {
-	h := &handshaker{TransportCredentials: credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13})}
+	h := &handshaker{
+		TransportCredentials: credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13}), role: cfg.ServerRole,
+	}
 	var err error
 	if h.pair, err = newPair(cfg); err != nil || cfg.OwnCertificate {
 		return h, err
@@ -52,8 +55,20 @@ func (h *handshaker) ClientHandshake(
 		pin(config, pair.Leaf)
 	} else {
 		config.RootCAs = h.roots.current()
+		config.VerifyConnection = h.checkRole
 	}
 	return credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
+}
+
+// checkRole refuses a certificate that names another role than the server's: one authority issues those of nodes and of
+// the primary, and their host names may overlap. A certificate that names no role is judged by its host name alone.
+func (h *handshaker) checkRole(state tls.ConnectionState) error {
+	for _, uri := range state.PeerCertificates[0].URIs {
+		if h.role != "" && uri.Scheme == "antipode" && uri.Host != h.role {
+			return fmt.Errorf("the server's certificate is that of a %s, not of a %s", uri.Host, h.role)
+		}
+	}
+	return nil
 }
 
 // Clone returns the same credentials: they hold no per-connection state.

@@ -122,7 +122,7 @@ func (d *daemon) openTracking(ctx context.Context) (err error) {
 func (d *daemon) openPrimary(context.Context) (err error) {
 	d.primary, err = client.Dial(client.Config{
 		Address: d.cfg.Primary.Address, CertFile: d.cfg.Primary.CertFile, KeyFile: d.cfg.Primary.KeyFile,
-		CAFile: d.cfg.Primary.CAFile, UserAgent: userAgent(),
+		CAFile: d.cfg.Primary.CAFile, ServerRole: string(link.RolePrimary), UserAgent: userAgent(), Logger: d.logger,
 	})
 	if err != nil {
 		return fmt.Errorf("primary: %w", err)
