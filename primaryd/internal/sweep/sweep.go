@@ -11,10 +11,13 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 	"github.com/antipode-registry/antipode/primaryd/internal/listing"
 )
@@ -24,6 +27,16 @@ const parallel = 4
 
 // batch is how many unknown repositories are appended in one commit, and how many rows are read at once.
 const batch = 500
+
+// outageAfter is how many repositories in a row find the registry or the database unavailable before the round is given
+// up: each of them was tried several times already, and a registry in trouble is not helped by thousands more.
+const outageAfter = 10
+
+// failuresLogged bounds the lines that one round logs about repositories that could not be compared.
+const failuresLogged = 20
+
+// ErrIncomplete says that a round came to its end, but left something out.
+var ErrIncomplete = errors.New("incomplete")
 
 // Registry is what the sweep asks of the primary's registry; *registry.Registry implements it.
 type Registry interface {
@@ -37,6 +50,7 @@ type Lister interface {
 
 // Feed is what the sweep reads and writes; *feed.Feed implements it.
 type Feed interface {
+	Get(ctx context.Context, repository string) (feed.Row, bool, error)
 	List(ctx context.Context, afterName string, limit int) ([]feed.Row, error)
 	AddMissing(ctx context.Context, repositories []string) (int, error)
 	RecordSweep(ctx context.Context, repository string, revision int64, fingerprint string, present bool) (bool, error)
@@ -72,21 +86,13 @@ func (s *Sweeper) Now() {
 	}
 }
 
-// Run sweeps until ctx ends. A failed round is logged and counted, and tried again with back-off.
+// Run sweeps until ctx ends. A round that was given up is tried again with back-off; one that only left something out
+// is not, or a registry with one broken repository would be walked for ever.
 func (s *Sweeper) Run(ctx context.Context) error {
 	failures := 0
-	for {
-		err := s.Round(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			failures++
-			s.opts.Metrics.round("failed")
-			s.opts.Logger.Error("sweep failed; nothing was concluded from it", "error", err, "attempt", failures)
-		default:
-			failures = 0
-			s.opts.Metrics.round("complete")
+	for ctx.Err() == nil {
+		if err := s.Round(ctx); ctx.Err() == nil {
+			failures = s.conclude(err, failures)
 		}
 		timer := time.NewTimer(s.pause(failures))
 		select {
@@ -96,9 +102,27 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		}
 		timer.Stop()
 	}
+	return nil
 }
 
-// pause is the interval after a complete round, and 1 s doubling up to it after failed ones.
+// conclude tells of a round and returns how many in a row were given up.
+func (s *Sweeper) conclude(err error, failures int) int {
+	switch {
+	case err == nil:
+		s.opts.Metrics.round("complete")
+	case errors.Is(err, ErrIncomplete):
+		s.opts.Metrics.round("incomplete")
+		s.opts.Logger.Error("sweep left something out; nothing was concluded about it", "error", err)
+	default:
+		failures++
+		s.opts.Metrics.round("failed")
+		s.opts.Logger.Error("sweep was given up", "error", err, "attempt", failures)
+		return failures
+	}
+	return 0
+}
+
+// pause is the interval after a round that came to its end, and 1 s doubling up to it after those given up.
 func (s *Sweeper) pause(failures int) time.Duration {
 	if failures == 0 {
 		return s.opts.Interval
@@ -108,99 +132,168 @@ func (s *Sweeper) pause(failures int) time.Duration {
 
 // Round compares everything once. First it makes known what the feed has never heard of, which needs no listing, so
 // that a backfill begins at once; then it compares every row with what the registry answers.
-// It returns the errors of all repositories that could not be compared.
+//
+// Its error wraps ErrIncomplete when it came to its end, but the registry does not show its catalog, as hosted ones do
+// not, or some repositories could not be compared. With any other error it was given up.
 func (s *Sweeper) Round(ctx context.Context) error {
-	began := time.Now()
-	added, err := s.discover(ctx)
+	r := round{Sweeper: s, began: time.Now()}
+	hidden, err := r.discover(ctx)
 	if err != nil {
-		return fmt.Errorf("walk the catalog: %w", err)
-	}
-	compared, bumped, err := s.compare(ctx)
-	s.opts.Metrics.found(added, bumped)
-	s.opts.Logger.Info("swept", "new_repositories", added, "compared", compared, "changed", bumped,
-		"seconds", time.Since(began).Seconds())
-	return err
-}
-
-func (s *Sweeper) discover(ctx context.Context) (int, error) {
-	var names []string
-	total := 0
-	flush := func() error {
-		added, err := s.feed.AddMissing(ctx, names)
-		total += added
-		names = names[:0]
 		return err
 	}
-	for name, err := range s.registry.Repositories(ctx) {
+	err = r.compare(ctx)
+	r.report()
+	if err != nil {
+		return err
+	}
+	return errors.Join(hidden, r.failures())
+}
+
+// round is one walk over everything.
+type round struct {
+	*Sweeper
+	began time.Time
+	added int
+
+	mu                        sync.Mutex
+	compared, bumped          int
+	failed, unavailableInARow int
+	firstFailure, lastOutage  error
+}
+
+// discover walks the catalog. It says why that is hidden, if it is, or why the round cannot go on.
+func (r *round) discover(ctx context.Context) (hidden, err error) {
+	var names []string
+	flush := func() error {
+		added, err := r.feed.AddMissing(ctx, names)
+		r.added += added
+		names = names[:0]
 		if err != nil {
-			return total, err
+			return fmt.Errorf("add to the feed: %w", err)
+		}
+		return nil
+	}
+	for name, err := range r.registry.Repositories(ctx) {
+		if err != nil && (ctx.Err() != nil || errors.Is(err, registry.ErrUnavailable)) {
+			return nil, fmt.Errorf("walk the catalog: %w", err)
+		}
+		if err != nil {
+			hidden = fmt.Errorf("%w: walk the catalog: %w", ErrIncomplete, err)
+			break
 		}
 		if names = append(names, name); len(names) == batch {
 			if err := flush(); err != nil {
-				return total, err
+				return nil, err
 			}
 		}
 	}
-	return total, flush()
+	return hidden, flush()
 }
 
 // compare lists every repository of the feed. One without a fingerprint is not left out: a notified change forgets the
 // fingerprint, and a notification that is lost after it is found by nobody else.
-func (s *Sweeper) compare(ctx context.Context) (compared, bumped int, err error) {
-	var failures []error
+func (r *round) compare(ctx context.Context) error {
 	for after := ""; ; {
-		rows, err := s.feed.List(ctx, after, batch)
+		rows, err := r.feed.List(ctx, after, batch)
 		if err != nil {
-			return compared, bumped, fmt.Errorf("read the feed: %w", err)
+			return fmt.Errorf("read the feed: %w", err)
 		}
 		if len(rows) == 0 {
-			return compared, bumped, errors.Join(failures...)
+			return nil
 		}
 		after = rows[len(rows)-1].Repository
-		results := make([]result, len(rows))
-		s.each(ctx, rows, results)
-		for _, r := range results {
-			compared += r.compared
-			bumped += r.bumped
-			if r.err != nil {
-				failures = append(failures, r.err)
-			}
+		r.each(ctx, rows)
+		if err := r.outage(); err != nil {
+			return fmt.Errorf("given up after %d repositories in a row: %w", outageAfter, err)
 		}
 		if ctx.Err() != nil {
-			return compared, bumped, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
 
-type result struct {
-	compared, bumped int
-	err              error
-}
-
-func (s *Sweeper) each(ctx context.Context, rows []feed.Row, results []result) {
+func (r *round) each(ctx context.Context, rows []feed.Row) {
 	var workers errgroup.Group
 	workers.SetLimit(parallel)
-	for i, row := range rows {
+	for _, row := range rows {
+		if ctx.Err() != nil || r.outage() != nil {
+			break
+		}
 		workers.Go(func() error {
-			results[i] = s.one(ctx, row)
+			compared, bumped, err := r.one(ctx, row.Repository)
+			if ctx.Err() == nil {
+				r.note(row.Repository, compared, bumped, err)
+			}
 			return nil
 		})
 	}
-	_ = workers.Wait() // every outcome is in results
+	_ = workers.Wait() // every outcome was noted
 }
 
-func (s *Sweeper) one(ctx context.Context, row feed.Row) result {
-	answer, err := s.lister.Walk(ctx, row)
-	if err != nil {
-		return result{err: err}
+// one compares one repository. What the registry has announced and not written yet is left to the next round.
+func (r *round) one(ctx context.Context, repository string) (compared, bumped bool, err error) {
+	// The row of now: to one that a notification has moved meanwhile, the listing would seem to be of before.
+	row, found, err := r.feed.Get(ctx, repository)
+	if err != nil || !found {
+		return false, false, err
 	}
-	bumped, err := s.feed.RecordSweep(ctx, row.Repository, row.Revision, answer.Fingerprint(), answer.Present)
+	answer, err := r.lister.Walk(ctx, row)
+	if err != nil || len(answer.Unsettled) > 0 {
+		return false, false, err
+	}
+	bumped, err = r.feed.RecordSweep(ctx, repository, row.Revision, answer.Fingerprint(), answer.Present)
 	if err != nil {
-		return result{err: fmt.Errorf("record the sweep of %s: %w", row.Repository, err)}
+		return false, false, fmt.Errorf("record the sweep of %s: %w", repository, err)
+	}
+	return true, bumped, nil
+}
+
+func (r *round) note(repository string, compared, bumped bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case err == nil:
+		r.unavailableInARow = 0
+	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, database.ErrUnavailable):
+		r.unavailableInARow++
+		r.lastOutage = err
+	}
+	if err != nil {
+		if r.failed++; r.failed == 1 {
+			r.firstFailure = err
+		}
+		if r.failed <= failuresLogged {
+			r.opts.Logger.Warn("repository could not be compared", "repository", repository, "error", err)
+		}
+	}
+	if compared {
+		r.compared++
 	}
 	if bumped {
-		s.opts.Logger.Info("sweep found a change", "repository", row.Repository)
-		return result{compared: 1, bumped: 1}
+		r.bumped++
+		r.opts.Logger.Info("sweep found a change", "repository", repository)
 	}
-	return result{compared: 1}
+}
+
+// outage is the error of a registry or a database that answers nobody; nil while it is not sure.
+func (r *round) outage() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.unavailableInARow < outageAfter {
+		return nil
+	}
+	return r.lastOutage
+}
+
+func (r *round) failures() error {
+	if r.failed == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %d repositories could not be compared, the first: %w", ErrIncomplete, r.failed, r.firstFailure)
+}
+
+func (r *round) report() {
+	r.opts.Metrics.found(r.added, r.bumped)
+	r.opts.Logger.Info("swept", "new_repositories", r.added, "compared", r.compared, "changed", r.bumped,
+		"failed", r.failed, "seconds", time.Since(r.began).Seconds())
 }
