@@ -88,13 +88,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	for claims := 0; slots.acquire(ctx); claims++ {
-		lease, err := e.Tracking.Claim(ctx, e.opts.Owner, slots.pick(claims))
+		pick := slots.pick(claims)
+		lease, err := e.Tracking.Claim(ctx, e.opts.Owner, pick)
 		if err != nil && ctx.Err() == nil {
 			e.opts.Logger.Error("could not claim work", "side", "local", "error", err)
 		}
 		if lease == nil {
 			slots.release()
-			e.wait(ctx, wake, slots.freed, err)
+			e.wait(ctx, wake, slots.freed, e.patience(ctx, pick, err))
 			continue
 		}
 		running.Go(func() {
@@ -105,14 +106,21 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// wait returns when there may be due work, or a slot for it.
-func (e *Engine) wait(ctx context.Context, wake, freed <-chan struct{}, claimErr error) {
-	pause := idle
-	if claimErr != nil {
-		pause = time.Second
-	} else if due, ok, err := e.Tracking.NextDue(ctx); err == nil && ok {
-		pause = min(idle, max(time.Until(due), 5*time.Millisecond))
+// patience is how long to wait for work without being told of any. A slot that is kept for live changes does not look
+// at what is due: that may be backfill, and due for long.
+func (e *Engine) patience(ctx context.Context, pick tracking.Pick, claimErr error) time.Duration {
+	if claimErr != nil || pick == tracking.LiveOnly {
+		return time.Second
 	}
+	due, ok, err := e.Tracking.NextDue(ctx)
+	if err != nil || !ok {
+		return idle
+	}
+	return min(idle, max(time.Until(due), 5*time.Millisecond))
+}
+
+// wait returns when there may be due work, or a slot for it.
+func (e *Engine) wait(ctx context.Context, wake, freed <-chan struct{}, pause time.Duration) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {

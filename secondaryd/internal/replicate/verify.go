@@ -120,7 +120,7 @@ func (a *attempt) mend(ctx context.Context, c comparison, step plan.Copy, found 
 	}
 	return &registry.Error{
 		Side: registry.Destination, Host: a.Site.URL(), Op: "mend", Repository: a.target, Reference: step.Digest,
-		Err: fmt.Errorf("%w: %s: %s; delete the image from the site's registry, collect its garbage, and verify again",
+		Err: fmt.Errorf("%w: %s: %s; registries keep a file that they have: remove its file from the site's registry's storage, and verify again",
 			errStillDamaged, found.Damages[0].Digest, found.Damages[0].Problem),
 	}
 }
