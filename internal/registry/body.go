@@ -22,22 +22,27 @@ func (t *transport) hold(ctx context.Context) (*slot, error) {
 
 func (s *slot) release() { s.once.Do(s.budget.release) }
 
-// watchedBody is the body of an answer: waiting for the next byte is bounded, bytes are counted.
+// watchedBody is the body of an answer: waiting for the next byte is bounded, bytes are counted, and passed on no
+// faster than the cap allows.
 type watchedBody struct {
 	io.ReadCloser
 
 	watch  *watchdog
 	counts *counts
+	pace   *Bandwidth
 }
 
 // Read implements io.Reader.
 func (b *watchedBody) Read(p []byte) (int, error) {
 	b.watch.expect(idleTimeout)
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(b.pace.clip(p))
 	b.watch.rest()
 	b.counts.received(n)
-	if err != nil && err != io.EOF { //nolint:errorlint // readers return io.EOF itself
-		err = b.watch.explain(err)
+	if err != nil && err != io.EOF {
+		return n, b.watch.explain(err)
+	}
+	if waitErr := b.pace.wait(b.watch.ctx, n); waitErr != nil {
+		return n, waitErr
 	}
 	return n, err
 }
@@ -50,12 +55,13 @@ func (b *watchedBody) Close() error {
 }
 
 // watchedUpload is the body of a request: the time between two reads of it, which the registry takes to accept what it
-// was sent, is bounded; the time in a read, which is the source's, is not.
+// was sent, is bounded; the time in a read, which is the source's and the cap's, is not.
 type watchedUpload struct {
 	io.ReadCloser
 
 	watch  *watchdog
 	counts *counts
+	pace   *Bandwidth
 	held   *slot
 	size   int64
 	sent   int64
@@ -65,9 +71,12 @@ type watchedUpload struct {
 // Read implements io.Reader.
 func (u *watchedUpload) Read(p []byte) (int, error) {
 	u.watch.rest()
-	n, err := u.ReadCloser.Read(p)
+	n, err := u.ReadCloser.Read(u.pace.clip(p))
 	u.sent += int64(n)
 	u.counts.sent(n)
+	if waitErr := u.pace.wait(u.watch.ctx, n); waitErr != nil {
+		return n, waitErr
+	}
 	if u.sent > heldUpload {
 		u.held.release()
 	}

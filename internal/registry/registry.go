@@ -3,7 +3,8 @@
 // It guarantees that an answer is either complete or an error. A listing is returned whole or not at all; "not there"
 // is believed only when the registry says so in a well-formed OCI error body; a digest is compared wherever one is
 // known. All requests of a handle share one budget: a number of requests in flight that shrinks when the registry
-// answers 429 or 503 and grows back, and a pause for as long as Retry-After asks. Blobs are streamed, never buffered.
+// answers 429 or 503 and grows back, and a pause for as long as Retry-After asks. Bytes per second can be capped, by the
+// time of day, and blobs are streamed, never buffered.
 //
 // It refuses Docker schema 1 manifests, digests other than sha256 and sha512, upload locations and page links on
 // another origin, redirects of anything but reads, and names outside the grammar of the distribution specification.
@@ -59,6 +60,9 @@ type Config struct {
 	Concurrency int
 	// CAFile names a PEM file with roots that are trusted besides the system's; "" means the system's alone.
 	CAFile string
+	// Download caps the bodies of answers, Upload those of requests, blobs and all else alike; nil caps nothing. Handles
+	// that share a Bandwidth share its cap.
+	Download, Upload *Bandwidth
 	// Metrics counts requests and bytes; nil counts nothing.
 	Metrics *Metrics
 	// Transport carries the requests; nil means a transport of the handle's own. Tests inject.
@@ -102,7 +106,7 @@ func Open(cfg Config) (*Registry, error) {
 	if err := checkCredentials(); err != nil {
 		return nil, fmt.Errorf("registry %s: %w", base.Host, err)
 	}
-	transport, err := baseTransport(cfg)
+	next, err := baseTransport(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", base.Host, err)
 	}
@@ -110,7 +114,10 @@ func Open(cfg Config) (*Registry, error) {
 	r := &Registry{base: base, side: cfg.Side, concurrency: cfg.Concurrency}
 	r.client = &auth.Client{
 		Client: &http.Client{
-			Transport:     newTransport(transport, newBudget(cfg.Concurrency, counts), counts),
+			Transport: &transport{
+				next: next, budget: newBudget(cfg.Concurrency, counts), counts: counts,
+				download: cfg.Download, upload: cfg.Upload,
+			},
 			CheckRedirect: checkRedirect,
 		},
 		Header:     http.Header{"User-Agent": {cfg.UserAgent}},

@@ -26,13 +26,10 @@ const (
 // 5xx; anything without a streamed body after 429, 503 or a failed connection, for then the registry has not begun.
 // Answers are read whole under the slot, but for the body of a successful blob download.
 type transport struct {
-	next   http.RoundTripper
-	budget *budget
-	counts *counts
-}
-
-func newTransport(next http.RoundTripper, b *budget, c *counts) *transport {
-	return &transport{next: next, budget: b, counts: c}
+	next             http.RoundTripper
+	budget           *budget
+	counts           *counts
+	download, upload *Bandwidth
 }
 
 // CloseIdleConnections is what http.Client.CloseIdleConnections looks for.
@@ -107,15 +104,7 @@ func retryableStatus(status int) bool {
 // together do not come back together.
 func backOff(ctx context.Context, try int) error {
 	wait := firstWait << (try - 1)
-	wait = wait/2 + rand.N(wait)
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return pause(ctx, wait/2+rand.N(wait))
 }
 
 // try sends the request once.
@@ -144,7 +133,7 @@ func (t *transport) try(req *http.Request, c call, number int) (*http.Response, 
 	if c.stream && req.Method == http.MethodGet && resp.StatusCode/100 == 2 {
 		t.settle(req.Method, c, resp, began)
 		watch.rest()
-		resp.Body = &watchedBody{ReadCloser: resp.Body, watch: watch, counts: t.counts}
+		resp.Body = &watchedBody{ReadCloser: resp.Body, watch: watch, counts: t.counts, pace: t.download}
 		return resp, nil
 	}
 	err = t.buffer(resp, c, watch)
@@ -164,7 +153,9 @@ func (t *transport) attempt(req *http.Request, body io.ReadCloser, w *watchdog, 
 		return attempt
 	}
 	watched := func(body io.ReadCloser) io.ReadCloser {
-		return &watchedUpload{ReadCloser: body, watch: w, counts: t.counts, held: held, size: req.ContentLength}
+		return &watchedUpload{
+			ReadCloser: body, watch: w, counts: t.counts, pace: t.upload, held: held, size: req.ContentLength,
+		}
 	}
 	attempt.Body = watched(body)
 	if req.GetBody != nil {
@@ -198,7 +189,7 @@ func (t *transport) buffer(resp *http.Response, c call, watch *watchdog) error {
 	if limit == 0 || resp.StatusCode/100 != 2 {
 		limit = maxErrorBody
 	}
-	body := &watchedBody{ReadCloser: resp.Body, watch: watch, counts: t.counts}
+	body := &watchedBody{ReadCloser: resp.Body, watch: watch, counts: t.counts, pace: t.download}
 	content, err := io.ReadAll(io.LimitReader(body, limit+1))
 	_ = resp.Body.Close() // whatever it may say, the body is here
 	if err != nil {
