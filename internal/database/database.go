@@ -32,6 +32,7 @@ type DB struct {
 	reader  *sql.DB // on Postgres the same pool as writer
 	logger  *slog.Logger
 	hub     *hub
+	relaxed bool // SQLite's writer does not wait for the disk now; belongs to whoever holds its one connection
 
 	instance string // marks this process's own notifications on Postgres
 	stop     func() // ends the Postgres listener and waits for it; nil on SQLite

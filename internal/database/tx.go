@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -35,8 +36,19 @@ type Tx struct {
 // Postgres the isolation is READ COMMITTED, and a transaction that was broken off by a deadlock or a serialization
 // failure (SQLSTATE 40P01, 40001) runs again: fn must not act outside the database.
 func (db *DB) Write(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	return db.write(ctx, false, fn)
+}
+
+// WriteRelaxed is Write without waiting for the disk: what it commits outlives this process, and is visible to others
+// as ever, but may be gone, with all that was committed after it and nothing before, when the machine that holds the
+// database stops without warning. It is for what can be done again. A later Write makes it durable too.
+func (db *DB) WriteRelaxed(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	return db.write(ctx, true, fn)
+}
+
+func (db *DB) write(ctx context.Context, relaxed bool, fn func(ctx context.Context, tx *Tx) error) error {
 	for attempt := 1; ; attempt++ {
-		err := db.writeOnce(ctx, fn)
+		err := db.writeOnce(ctx, relaxed, fn)
 		if err == nil || attempt == writeAttempts || !serialization(err) {
 			return classify(ctx, err)
 		}
@@ -46,8 +58,13 @@ func (db *DB) Write(ctx context.Context, fn func(ctx context.Context, tx *Tx) er
 	}
 }
 
-func (db *DB) writeOnce(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
-	begun, err := db.writer.BeginTx(ctx, nil)
+func (db *DB) writeOnce(ctx context.Context, relaxed bool, fn func(ctx context.Context, tx *Tx) error) error {
+	conn, err := db.writer.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("database: connect: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // it only goes back to the pool
+	begun, err := db.begin(ctx, conn, relaxed)
 	if err != nil {
 		return fmt.Errorf("database: begin: %w", err)
 	}
@@ -62,6 +79,40 @@ func (db *DB) writeOnce(ctx context.Context, fn func(ctx context.Context, tx *Tx
 		db.hub.wake(channel)
 	}
 	return wrap("database: commit", err)
+}
+
+// begin opens a transaction whose commit waits for the disk, or does not.
+func (db *DB) begin(ctx context.Context, conn *sql.Conn, relaxed bool) (*sql.Tx, error) {
+	if db.dialect == SQLite {
+		if err := db.synchronize(ctx, conn, !relaxed); err != nil {
+			return nil, err
+		}
+	}
+	begun, err := conn.BeginTx(ctx, nil)
+	if err != nil || !relaxed || db.dialect == SQLite {
+		return begun, err
+	}
+	if _, err := begun.ExecContext(ctx, "SET LOCAL synchronous_commit TO OFF"); err != nil {
+		return nil, errors.Join(err, begun.Rollback())
+	}
+	return begun, nil
+}
+
+// synchronize sets whether commits of SQLite's one writer wait for the disk. Who holds that connection alone reads and
+// writes relaxed; a connection that was opened anew waits, which is never wrong.
+func (db *DB) synchronize(ctx context.Context, conn *sql.Conn, full bool) error {
+	if db.relaxed != full {
+		return nil
+	}
+	level := "NORMAL"
+	if full {
+		level = "FULL"
+	}
+	if _, err := conn.ExecContext(ctx, "PRAGMA synchronous = "+level); err != nil {
+		return fmt.Errorf("set how commits wait for the disk: %w", err)
+	}
+	db.relaxed = !full
+	return nil
 }
 
 // pause waits a jittered moment before a transaction is run again.

@@ -38,7 +38,7 @@ func (s *Store) Apply(ctx context.Context, feedID string, changes []Change, curs
 			return wrap("apply", err)
 		}
 	}
-	return s.write(ctx, "apply", func(ctx context.Context, tx *database.Tx, now int64) error {
+	return s.writeRelaxed(ctx, "apply", func(ctx context.Context, tx *database.Tx, now int64) error {
 		stored, err := s.lockSite(ctx, tx)
 		if err != nil {
 			return err
@@ -173,7 +173,7 @@ WHERE excluded.wanted_revision > repository.wanted_revision`
 
 // Heard notes that the primary was heard from and what its head is.
 func (s *Store) Heard(ctx context.Context, head int64) error {
-	return s.write(ctx, "note heartbeat", func(ctx context.Context, tx *database.Tx, now int64) error {
+	return s.writeRelaxed(ctx, "note heartbeat", func(ctx context.Context, tx *database.Tx, now int64) error {
 		_, err := tx.ExecContext(ctx,
 			"UPDATE site SET heard_at = $1, head = CASE WHEN $2 > head THEN $2 ELSE head END", now, head)
 		return err

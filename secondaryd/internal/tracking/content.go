@@ -76,7 +76,7 @@ func (c *Content) each(ctx context.Context, op string, digests []string,
 	if len(digests) == 0 {
 		return nil
 	}
-	return wrap(op, c.store.db.Write(ctx, func(ctx context.Context, tx *database.Tx) error {
+	return wrap(op, c.store.db.WriteRelaxed(ctx, func(ctx context.Context, tx *database.Tx) error {
 		for _, batch := range batches(unique(digests)) {
 			if err := fn(ctx, tx, batch); err != nil {
 				return err

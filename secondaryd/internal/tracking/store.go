@@ -65,14 +65,35 @@ func Open(ctx context.Context, db *database.DB, opts Options) (*Store, error) {
 func (s *Store) write(ctx context.Context, op string,
 	fn func(ctx context.Context, tx *database.Tx, now int64) error,
 ) error {
-	err := s.db.Write(ctx, func(ctx context.Context, tx *database.Tx) error {
+	return wrap(op, s.db.Write(ctx, timed(fn)))
+}
+
+// writeRelaxed is write for what may be lost with the machine: the primary tells it again, or it is learnt anew.
+func (s *Store) writeRelaxed(ctx context.Context, op string,
+	fn func(ctx context.Context, tx *database.Tx, now int64) error,
+) error {
+	return wrap(op, s.db.WriteRelaxed(ctx, timed(fn)))
+}
+
+// writeLease is write for claims and renewals. SQLite's machine does not stop without its workers, so a lease that is
+// lost with it has no holder; Postgres' does, and a fence that was given out must not be given out again.
+func (s *Store) writeLease(ctx context.Context, op string,
+	fn func(ctx context.Context, tx *database.Tx, now int64) error,
+) error {
+	if s.db.Dialect() == database.SQLite {
+		return s.writeRelaxed(ctx, op, fn)
+	}
+	return s.write(ctx, op, fn)
+}
+
+func timed(fn func(ctx context.Context, tx *database.Tx, now int64) error) func(context.Context, *database.Tx) error {
+	return func(ctx context.Context, tx *database.Tx) error {
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err
 		}
 		return fn(ctx, tx, now.UnixMilli())
-	})
-	return wrap(op, err)
+	}
 }
 
 // read runs fn on one snapshot.
