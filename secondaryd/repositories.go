@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -118,7 +119,7 @@ func newExplain() *cobra.Command {
 	var size int32
 	cmd := &cobra.Command{
 		Use:   "explain REPOSITORY[:TAG]",
-		Short: "What this site did with a repository, or with one of its tags, and why, newest first",
+		Short: "What this site did with a repository, or with one of its tags, and why, in order",
 		Args:  cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			repository, tag, _ := strings.Cut(args[0], ":")
@@ -130,6 +131,7 @@ func newExplain() *cobra.Command {
 					return err
 				}
 				resp.Journal = about(resp.GetJournal(), tag)
+				slices.Reverse(resp.Journal) // a story is told from its beginning
 				return q.output.Print(cmd.OutOrStdout(), resp, func(w io.Writer) { printStory(w, resp) })
 			})
 		},
