@@ -43,11 +43,12 @@ type registrySettings struct {
 }
 
 type replicationSettings struct {
-	Workers int              `yaml:"workers"`
-	Blobs   int              `yaml:"blobs"`
-	Include []string         `yaml:"include"`
-	Exclude []string         `yaml:"exclude"`
-	Rename  []renameSettings `yaml:"rename"`
+	Workers   int               `yaml:"workers"`
+	Blobs     int               `yaml:"blobs"`
+	Bandwidth bandwidthSettings `yaml:"bandwidth"`
+	Include   []string          `yaml:"include"`
+	Exclude   []string          `yaml:"exclude"`
+	Rename    []renameSettings  `yaml:"rename"`
 }
 
 type deletionsSettings struct {
@@ -138,6 +139,7 @@ func (s *settings) check(p *config.Problems) {
 func (s *settings) checkPolicy(p *config.Problems) {
 	p.CheckNumber("replication.workers", s.Replication.Workers, 1, 256)
 	p.CheckNumber("replication.blobs", s.Replication.Blobs, 1, 256)
+	s.Replication.Bandwidth.check(p)
 	globs := map[string][]string{
 		"replication.include": s.Replication.Include, "replication.exclude": s.Replication.Exclude,
 		"deletions.protected": s.Deletions.Protected,

@@ -60,6 +60,7 @@ type daemon struct {
 	logger   *slog.Logger
 	metrics  *prometheus.Registry
 	sides    *registry.Metrics
+	download *registry.Bandwidth // over all sources
 	started  time.Time
 	db       *database.DB
 	tracking *tracking.Store
@@ -136,6 +137,7 @@ func (d *daemon) openSite(context.Context) (err error) {
 	d.site, err = registry.Open(registry.Config{
 		URL: d.cfg.Registry.URL, Side: registry.Destination, UserAgent: userAgent(),
 		Concurrency: d.cfg.Registry.Concurrency, CAFile: d.cfg.Registry.CAFile, Metrics: d.sides,
+		Upload: d.cfg.Replication.Bandwidth.upload(),
 	})
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
@@ -150,7 +152,7 @@ func (d *daemon) openSite(context.Context) (err error) {
 func (d *daemon) openSource(url string) (*registry.Registry, error) {
 	return registry.Open(registry.Config{
 		URL: url, Side: registry.Source, UserAgent: userAgent(), Concurrency: d.cfg.Primary.RegistryConcurrency,
-		CAFile: d.cfg.Primary.RegistryCAFile, Metrics: d.sides,
+		CAFile: d.cfg.Primary.RegistryCAFile, Metrics: d.sides, Download: d.download,
 	})
 }
 
@@ -159,6 +161,7 @@ func (d *daemon) openEngine(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("name of this machine: %w", err)
 	}
+	d.download = d.cfg.Replication.Bandwidth.download()
 	copier := transfer.New(d.site, d.tracking.Content(), transfer.Options{
 		Blobs: d.cfg.Replication.Blobs, Logger: d.logger, Metrics: transfer.NewMetrics(d.metrics),
 	})
