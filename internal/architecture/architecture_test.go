@@ -41,6 +41,7 @@ func places() map[string]place {
 		"internal/database":              {floor: foundation},
 		"internal/link":                  {floor: foundation, wire: true},
 		"internal/registry":              {floor: foundation, oras: true},
+		"internal/reference":             {floor: foundation, test: true},
 		"internal/registrytest":          {floor: foundation, test: true},
 		"internal/telemetry":             {floor: foundation},
 		"client":                         {floor: equipment, wire: true, shut: true},

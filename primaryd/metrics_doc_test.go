@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/antipode-registry/antipode/internal/authority"
+	"github.com/antipode-registry/antipode/internal/link"
+	"github.com/antipode-registry/antipode/internal/reference"
+	"github.com/antipode-registry/antipode/internal/telemetry"
+)
+
+// TestMetricsAreDocumented opens the daemon, which registers all metrics, and compares them with the reference.
+func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
+	d := opened(t)
+	metrics, err := reference.Metrics(d.metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const document = "../docs/metrics.md"
+	shared, err := reference.Rows(document, "Both daemons")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := reference.Rows(document, "primaryd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range reference.CheckMetrics(document, append(shared, own...), metrics) {
+		t.Error(problem)
+	}
+}
+
+// opened returns a daemon with all its parts, none of which runs.
+func opened(t *testing.T) *daemon {
+	t.Helper()
+	cfg, err := loadSettings(configuration(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{cfg: cfg, logger: slog.New(slog.DiscardHandler), metrics: telemetry.NewRegistry("primaryd", "test")}
+	if err := d.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_ = d.handler() // it registers the metrics of the notifications
+	t.Cleanup(func() {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		for _, err := range []error{d.server.Run(ended), d.http.Close(), d.close()} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return d
+}
+
+// configuration writes a file that the daemon starts with.
+func configuration(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := authority.Init(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := authority.Issue(dir, "primary", link.RolePrimary, nil); err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	text := fmt.Sprintf(`
+database: "sqlite:%s"
+registry: {url: "http://127.0.0.1:1"}
+notifications: {secret_file: "%s"}
+http: {listen: "127.0.0.1:0"}
+grpc: {listen: "127.0.0.1:0", cert_file: "%s", key_file: "%s", client_ca_file: "%s"}
+`, in("primary.db"), in("ca.crt"), in("primary.crt"), in("primary.key"), in("ca.crt"))
+	path := in("primary.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
