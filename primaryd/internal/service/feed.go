@@ -23,6 +23,8 @@ import (
 const (
 	changesPerBatch = 500
 	tagsPerPage     = 1000
+	// rowsAtOnce is how many rows of the feed are read at a time.
+	rowsAtOnce = 1000
 )
 
 // FeedOptions configures a FeedService.
@@ -187,8 +189,7 @@ func (s *subscription) beat() error {
 	}}})
 }
 
-// ListRepositories implements the RPC. A page may be shorter than asked, since rows that are not granted to the caller
-// are left out of it.
+// ListRepositories implements the RPC.
 func (s *FeedService) ListRepositories(
 	ctx context.Context, req *antipodev1.ListRepositoriesRequest,
 ) (*antipodev1.ListRepositoriesResponse, error) {
@@ -200,20 +201,43 @@ func (s *FeedService) ListRepositories(
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.feed.List(ctx, after, limit)
+	rows, more, err := s.granted(ctx, id, after, limit)
 	if err != nil {
 		return nil, err
 	}
 	resp := &antipodev1.ListRepositoriesResponse{}
 	for _, row := range rows {
-		if s.access.MaySee(id, row.Repository) {
-			resp.Repositories = append(resp.Repositories, repositoryProto(row))
-		}
+		resp.Repositories = append(resp.Repositories, repositoryProto(row))
 	}
-	if len(rows) == limit {
+	if more {
 		resp.NextPageToken = nextToken(rows[limit-1].Repository)
 	}
 	return resp, nil
+}
+
+// granted returns up to limit rows that id may see, by name, and whether there are more. It reads on over rows that are
+// not granted, so that neither a page's length nor its token tells of them.
+func (s *FeedService) granted(
+	ctx context.Context, id link.Identity, after string, limit int,
+) (rows []feed.Row, more bool, err error) {
+	for {
+		chunk, err := s.feed.List(ctx, after, rowsAtOnce)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, row := range chunk {
+			if after = row.Repository; !s.access.MaySee(id, after) {
+				continue
+			}
+			if len(rows) == limit {
+				return rows, true, nil
+			}
+			rows = append(rows, row)
+		}
+		if len(chunk) < rowsAtOnce {
+			return rows, false, nil
+		}
+	}
 }
 
 func repositoryProto(row feed.Row) *antipodev1.Repository {

@@ -42,7 +42,8 @@ func nodeProto(n node.Node) *antipodev1.Node {
 	p := &antipodev1.Node{
 		Name: n.Name, State: stateToProto[n.State], Reasons: n.Reasons, HeadRevision: n.Head,
 		LagRevisions: n.LagRevisions, Lag: durationpb.New(n.Lag), ReportedAt: timeProto(n.ReportedAt),
-		Subscriptions: int32(min(n.Subscriptions, 1<<30)), Repositories: n.Repositories,
+		Subscriptions: int32(min(n.Subscriptions, 1<<30)), //nolint:gosec // G115: bounded
+		Repositories:  n.Repositories,
 	}
 	if n.Status != nil {
 		p.Status = statusProto(n.Status)

@@ -69,26 +69,23 @@ func asItself(id link.Identity, claimed string) error {
 }
 
 // MapError turns domain errors into status errors: the one place where codes are chosen. It is package link's hook
-// after every RPC.
+// after every RPC. What it does not know it returns as it is; package link logs that and tells the caller nothing of it.
 func MapError(err error) error {
-	if _, ok := status.FromError(err); ok {
-		return err
-	}
+	var answered *registry.Error
 	switch {
 	case errors.Is(err, database.ErrUnavailable):
 		return status.Error(codes.Unavailable, "the primary's database cannot be reached")
 	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrUnauthorized):
 		return status.Error(codes.Unavailable, err.Error())
-	case errors.Is(err, registry.ErrMalformed), errors.Is(err, registry.ErrNotFound):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		// Not the caller's own end, which package link sees first: a walk took too long, or was given up.
+		return status.Error(codes.Unavailable, "the primary's registry took too long")
+	case errors.As(err, &answered):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	case errors.Is(err, node.ErrInvalidStatus):
 		return status.Error(codes.InvalidArgument, err.Error())
-	case errors.Is(err, context.Canceled):
-		return status.Error(codes.Canceled, "cancelled")
-	case errors.Is(err, context.DeadlineExceeded):
-		return status.Error(codes.DeadlineExceeded, "took too long")
 	}
-	return status.Error(codes.Internal, err.Error())
+	return err
 }
 
 // page reads the size and the token of a request for a page: names after the token, at most size of them.
