@@ -20,8 +20,10 @@ const copiesAtOnce = 8
 
 // applied is what came of a plan.
 type applied struct {
-	written, removed int64 // tags and manifests without one
-	vanished         bool  // something that was listed is no longer at the source
+	written, removed int64           // tags and manifests without one
+	planned          int64           // of those removed, what the plan asked for
+	vanished         bool            // something that was listed is no longer at the source
+	failed           map[string]bool // names in the plan that could not be written
 	errs             []error
 }
 
@@ -31,6 +33,13 @@ func (r *applied) err() error {
 		return r.errs[0]
 	}
 	return fmt.Errorf("%w (and %d more)", r.errs[0], len(r.errs)-1)
+}
+
+func (r *applied) fail(name string) {
+	if r.failed == nil {
+		r.failed = map[string]bool{}
+	}
+	r.failed[name] = true
 }
 
 // apply copies, then removes. Removals are made even if a copy failed: they follow from the same listing, and one broken
@@ -74,7 +83,7 @@ func (a *attempt) copyAll(ctx context.Context, c comparison, steps []plan.Copy, 
 			done, err := a.copy(ctx, c, step, false)
 			mu.Lock()
 			defer mu.Unlock()
-			a.take(step, done, err, result)
+			a.take(ctx, step, done, err, result)
 			return nil
 		})
 	}
@@ -104,15 +113,19 @@ func (a *attempt) copy(ctx context.Context, c comparison, step plan.Copy, repair
 }
 
 // take adds the outcome of one copy.
-func (a *attempt) take(step plan.Copy, done transfer.Result, err error, result *applied) {
+func (a *attempt) take(ctx context.Context, step plan.Copy, done transfer.Result, err error, result *applied) {
 	if err != nil {
 		if isVanished(err) {
 			result.vanished = true
+		}
+		if ctx.Err() != nil {
+			a.lostCount() // stopped between two tags, or in the middle of one
 		}
 		err = &referenceError{reference: step.Tags[0].Name, err: err}
 		result.errs = append(result.errs, err)
 		for _, tag := range step.Tags {
 			a.story.add("failed", tag.Name, step.Digest, tag.Previous, err.Error())
+			result.fail(tag.Name)
 		}
 		return
 	}
@@ -127,6 +140,10 @@ func (a *attempt) take(step plan.Copy, done transfer.Result, err error, result *
 		if err := done.TagErrors[tag.Name]; err != nil {
 			result.errs = append(result.errs, &referenceError{reference: tag.Name, err: err})
 			a.story.add("failed", tag.Name, step.Digest, tag.Previous, err.Error())
+			result.fail(tag.Name)
+			if !refused(err) {
+				a.lostCount()
+			}
 			continue
 		}
 		result.written++
@@ -139,4 +156,11 @@ func (a *attempt) take(step plan.Copy, done transfer.Result, err error, result *
 func isVanished(err error) bool {
 	var failed *registry.Error
 	return errors.Is(err, registry.ErrNotFound) && errors.As(err, &failed) && failed.Side == registry.Source
+}
+
+// refused says whether the registry answered that it did not do what it was asked for; without such an answer it may
+// have done it.
+func refused(err error) bool {
+	var failed *registry.Error
+	return errors.As(err, &failed) && failed.Status >= 400 && failed.Status < 500 && !errors.Is(err, registry.ErrUnavailable)
 }

@@ -102,28 +102,29 @@ func (a *attempt) addPins(ctx context.Context, c *comparison, want *plan.Source)
 func (a *attempt) listSite(ctx context.Context, c *comparison) (present bool, err error) {
 	var found []registry.Tag
 	var unreadable []string
-	if c.listing.Complete {
-		all, broken, err := a.Site.ListReadable(ctx, a.target)
-		if err != nil {
-			return false, err
-		}
-		found, unreadable, present = all.Tags, broken, all.Present
-	} else {
-		names := slices.Clone(c.listing.Absent)
-		for _, tag := range c.listing.Tags {
-			names = append(names, tag.Name)
-		}
-		if found, _, unreadable, err = a.Site.ResolveReadable(ctx, a.target, names); err != nil {
-			return false, err
-		}
+	names := slices.Clone(c.listing.Absent)
+	for _, tag := range c.listing.Tags {
+		names = append(names, tag.Name)
+	}
+	switch {
+	case c.listing.Complete:
+		found, unreadable, present, err = a.listAll(ctx)
+	case a.sum == nil:
+		// Nobody knows any more what all tags come to, so all are looked at; the plan is about the touched ones.
+		found, unreadable, present, err = a.listAll(ctx)
+		other := func(tag string) bool { return !slices.Contains(names, tag) }
+		found = slices.DeleteFunc(found, func(tag registry.Tag) bool { return other(tag.Name) })
+		unreadable = slices.DeleteFunc(unreadable, other)
+	default:
+		found, _, unreadable, err = a.Site.ResolveReadable(ctx, a.target, names)
 		present = true // it was synced before
 	}
-	c.site.Total = max(0, a.lease.TagCount)
+	if err != nil {
+		return false, err
+	}
+	c.site.Total = max(0, a.tags)
 	for _, tag := range found {
 		c.site.Tags = append(c.site.Tags, plan.Tag{Name: tag.Name, Digest: tag.Digest})
-	}
-	if c.listing.Complete {
-		a.listed(c.site.Tags)
 	}
 	// What the site has under such a tag is not known, so that it is written anew if the source has it, and else removed.
 	for _, tag := range unreadable {
@@ -131,4 +132,18 @@ func (a *attempt) listSite(ctx context.Context, c *comparison) (present bool, er
 		a.story.add("damaged", tag, "", "", "the site's registry lists the tag and cannot serve it")
 	}
 	return present, nil
+}
+
+// listAll lists the site's repository, and counts anew by that.
+func (a *attempt) listAll(ctx context.Context) (found []registry.Tag, unreadable []string, present bool, err error) {
+	all, unreadable, err := a.Site.ListReadable(ctx, a.target)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	tags := make([]plan.Tag, 0, len(all.Tags))
+	for _, tag := range all.Tags {
+		tags = append(tags, plan.Tag{Name: tag.Name, Digest: tag.Digest})
+	}
+	a.listed(tags)
+	return all.Tags, unreadable, all.Present, nil
 }

@@ -73,10 +73,6 @@ func New(parts Parts, opts Options) *Engine {
 // Bytes returns how many bytes of blobs were copied to the site since the process started.
 func (e *Engine) Bytes() int64 { return e.bytes.Load() }
 
-// Every fairShare-th claim goes to what has waited longest, whatever its class, so that a stream of live changes cannot
-// starve a backfill.
-const fairShare = 8
-
 // idle bounds how long the engine waits without looking for due work: it covers a wake-up that got lost.
 const idle = 30 * time.Second
 
@@ -87,40 +83,35 @@ func (e *Engine) Run(ctx context.Context) error {
 	slots := newSlots(e.opts.Workers)
 	var running sync.WaitGroup
 	defer running.Wait()
-	for claims := 0; slots.acquire(ctx); claims++ {
-		pick := slots.pick(claims)
+	for claims := 0; slots.acquire(ctx); {
+		pick, asked := slots.pick(claims), time.Now()
 		lease, err := e.Tracking.Claim(ctx, e.opts.Owner, pick)
 		if err != nil && ctx.Err() == nil {
 			e.opts.Logger.Error("could not claim work", "side", "local", "error", err)
 		}
 		if lease == nil {
-			slots.release()
-			e.wait(ctx, wake, slots.freed, e.patience(ctx, pick, err))
+			slots.putBack()
+			e.wait(ctx, wake, slots.freed, pick, err)
 			continue
 		}
+		claims++
+		slots.occupy(lease.Class)
 		running.Go(func() {
-			defer slots.release()
-			e.run(ctx, lease)
+			defer slots.release(lease.Class)
+			e.run(ctx, lease, asked)
 		})
 	}
 	return nil
 }
 
-// patience is how long to wait for work without being told of any. A slot that is kept for live changes does not look
-// at what is due: that may be backfill, and due for long.
-func (e *Engine) patience(ctx context.Context, pick tracking.Pick, claimErr error) time.Duration {
-	if claimErr != nil || pick == tracking.LiveOnly {
-		return time.Second
+// wait returns when there may be work for such a pick, or a slot for another.
+func (e *Engine) wait(ctx context.Context, wake, freed <-chan struct{}, pick tracking.Pick, claimErr error) {
+	pause := idle
+	if claimErr != nil {
+		pause = time.Second
+	} else if due, ok, err := e.Tracking.NextDue(ctx, pick); err == nil && ok {
+		pause = min(idle, max(time.Until(due), 5*time.Millisecond))
 	}
-	due, ok, err := e.Tracking.NextDue(ctx)
-	if err != nil || !ok {
-		return idle
-	}
-	return min(idle, max(time.Until(due), 5*time.Millisecond))
-}
-
-// wait returns when there may be due work, or a slot for it.
-func (e *Engine) wait(ctx context.Context, wake, freed <-chan struct{}, pause time.Duration) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
@@ -131,20 +122,17 @@ func (e *Engine) wait(ctx context.Context, wake, freed <-chan struct{}, pause ti
 	}
 }
 
-// run syncs one claimed repository and records the outcome.
-func (e *Engine) run(ctx context.Context, lease *tracking.Lease) {
+// run syncs one claimed repository and records the outcome. asked is when the lease was asked for.
+func (e *Engine) run(ctx context.Context, lease *tracking.Lease, asked time.Time) {
 	log := e.opts.Logger.With("repository", lease.Repository, "revision", lease.Wanted)
 	began := time.Now()
 	work, end := e.active.begin(lease.Repository)
 	defer end()
-	held := hold(ctx, e.Tracking, lease, e.opts.Lease)
+	held := hold(ctx, e.Tracking, lease, asked, e.opts.Lease)
 	outcome := e.sync(held.ctx, lease, held, work)
 	held.end()
-	if ctx.Err() != nil {
-		// We are stopping: nothing failed, and the next process should go on at once.
-		outcome = tracking.Outcome{
-			Retry: time.Millisecond, TagCount: outcome.TagCount, Sum: outcome.Sum, Journal: outcome.Journal,
-		}
+	if ctx.Err() != nil && outcome.Failure != nil {
+		outcome = interrupted(outcome)
 	}
 	// The outcome is worth recording although the process is being stopped.
 	record, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -173,50 +161,5 @@ func (e *Engine) report(log *slog.Logger, outcome tracking.Outcome, took time.Du
 	default:
 		log.Info("not settled yet; looking again soon", "seconds", took.Seconds())
 		e.opts.Metrics.synced("unsettled", "", took)
-	}
-}
-
-// slots bounds the repositories at work.
-type slots struct {
-	free  chan struct{}
-	freed chan struct{} // of one: a slot became free
-}
-
-func newSlots(n int) *slots {
-	s := &slots{free: make(chan struct{}, n), freed: make(chan struct{}, 1)}
-	for range n {
-		s.free <- struct{}{}
-	}
-	return s
-}
-
-// acquire takes a slot, and says whether it got one before ctx ended.
-func (s *slots) acquire(ctx context.Context) bool {
-	select {
-	case <-s.free:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (s *slots) release() {
-	s.free <- struct{}{}
-	select {
-	case s.freed <- struct{}{}:
-	default:
-	}
-}
-
-// pick says what the slot just taken may be used for. The last one is kept for live changes, so that they need not wait
-// for a backfill to let go of one.
-func (s *slots) pick(claims int) tracking.Pick {
-	switch {
-	case cap(s.free) > 1 && len(s.free) == 0:
-		return tracking.LiveOnly
-	case claims%fairShare == fairShare-1:
-		return tracking.OldestFirst
-	default:
-		return tracking.LiveFirst
 	}
 }

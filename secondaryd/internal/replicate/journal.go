@@ -3,6 +3,7 @@ package replicate
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/antipode-registry/antipode/internal/registry"
@@ -31,6 +32,14 @@ func (j *journal) failed(repository string, err error) tracking.Outcome {
 	}
 	j.add("failed", failure.Reference, "", "", failure.Side+": "+failure.Message)
 	return tracking.Outcome{Failure: &failure, TagCount: unknown, Journal: j.entries}
+}
+
+// interrupted is the outcome of a sync that failed because the process is being stopped: nothing counts as failed, and
+// the next process goes on at once.
+func interrupted(o tracking.Outcome) tracking.Outcome {
+	story := journal{entries: slices.DeleteFunc(o.Journal, func(e tracking.Entry) bool { return e.Action == "failed" })}
+	story.add("interrupted", "", "", "", "secondaryd was stopped; the next one goes on from here")
+	return tracking.Outcome{Retry: time.Millisecond, TagCount: o.TagCount, Sum: o.Sum, Journal: story.entries}
 }
 
 // referenceError says which tag an error is about.

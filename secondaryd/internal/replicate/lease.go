@@ -17,11 +17,13 @@ type heldLease struct {
 	expiry atomic.Int64 // of the lease, as unix nanoseconds of our own clock
 }
 
-// hold renews lease three times in its length until end is called.
-func hold(ctx context.Context, store *tracking.Store, lease *tracking.Lease, length time.Duration) *heldLease {
+// hold renews lease three times in its length until end is called. asked is when the lease was asked for.
+func hold(
+	ctx context.Context, store *tracking.Store, lease *tracking.Lease, asked time.Time, length time.Duration,
+) *heldLease {
 	ctx, cancel := context.WithCancelCause(ctx)
 	held := &heldLease{ctx: ctx}
-	held.extend(time.Now(), length)
+	held.extend(asked, length)
 	var renewer sync.WaitGroup
 	renewer.Go(func() { held.renew(store, lease, length, cancel) })
 	held.end = func() {
@@ -53,7 +55,7 @@ func (h *heldLease) renew(store *tracking.Store, lease *tracking.Lease, length t
 	}
 }
 
-// extend counts from before the renewal was asked for, so that our idea of the expiry is never later than the
+// extend counts from before the lease or its renewal was asked for, so that our idea of the expiry is never later than the
 // database's. A tenth of the length is kept as a margin for clocks that run at different speeds.
 func (h *heldLease) extend(asked time.Time, length time.Duration) {
 	h.expiry.Store(asked.Add(length - length/10).UnixNano())

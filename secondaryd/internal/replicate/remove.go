@@ -26,12 +26,16 @@ func (a *attempt) removeAll(ctx context.Context, c comparison, result *applied) 
 		if err := a.remove(ctx, c, removal); err != nil {
 			result.errs = append(result.errs, &referenceError{reference: removal.Tag, err: err})
 			a.story.add("failed", removal.Tag, removal.Digest, "", err.Error())
+			if !refused(err) {
+				a.lostCount()
+			}
 			if errors.Is(err, tracking.ErrLeaseLost) || ctx.Err() != nil {
 				return
 			}
 			continue
 		}
 		result.removed++
+		result.planned++
 		a.wrote(removal.Tag, removal.Digest, "")
 		a.story.add("removed", removal.Tag, "", removal.Digest, "the primary no longer has it")
 	}

@@ -18,6 +18,9 @@ const unknown = -1
 // still not there after that is a failure.
 const rounds = 3
 
+// giveBackWithin bounds how long the end of a sync waits for the site's brake.
+const giveBackWithin = 5 * time.Second
+
 // settleWait is how soon a repository is looked at again whose listing was not settled.
 const settleWait = 2 * time.Second
 
@@ -42,42 +45,61 @@ func (e *Engine) sync(ctx context.Context, lease *tracking.Lease, held *heldLeas
 	a := newAttempt(e, lease)
 	a.held, a.work = held, work
 	for round := 1; ; round++ {
+		a.used = nil // the round before may have written what uses more
 		c, err := a.compare(ctx)
 		if err != nil {
 			return a.counted(a.story.failed(lease.Repository, err))
 		}
-		if err := a.brakeSite(ctx, &c); err != nil {
+		reserved, err := a.brakeSite(ctx, &c)
+		if err != nil {
 			return a.counted(a.story.failed(lease.Repository, err))
 		}
 		result := a.apply(ctx, c)
+		a.giveBack(ctx, reserved-result.planned)
 		if (result.vanished || c.again && len(result.errs) == 0) && round < rounds && ctx.Err() == nil {
 			continue
 		}
-		if err := a.verify(ctx, c); err != nil {
+		if err := a.verify(ctx, c, result); err != nil {
 			result.errs = append(result.errs, err)
 		}
 		return a.conclude(ctx, c, result)
 	}
 }
 
-// brakeSite withholds the planned removals if the whole site removes too much. What an operator released goes ahead.
-func (a *attempt) brakeSite(ctx context.Context, c *comparison) error {
+// brakeSite withholds the planned removals if the whole site removes too much, and says how many it counted towards that.
+// What an operator released goes ahead.
+func (a *attempt) brakeSite(ctx context.Context, c *comparison) (reserved int64, err error) {
 	if c.plan.Held != "" {
 		a.opts.Metrics.braked("repository")
 	}
 	n := int64(len(c.plan.Removals))
 	if n == 0 || a.lease.Released {
-		return nil
+		return 0, nil
 	}
 	refusal, err := a.Tracking.ReserveRemovals(ctx, n, a.opts.SiteBrake)
 	if err != nil {
-		return fmt.Errorf("ask for the site's brake: %w", err)
+		return 0, fmt.Errorf("ask for the site's brake: %w", err)
 	}
 	if refusal != "" {
 		c.plan = c.plan.Withhold(refusal)
 		a.opts.Metrics.braked("site")
+		return 0, nil
 	}
-	return nil
+	return n, nil
+}
+
+// giveBack takes from the site's brake what was counted and not removed: a removal that fails all day long must not
+// hold those of others.
+func (a *attempt) giveBack(ctx context.Context, n int64) {
+	if n <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackWithin)
+	defer cancel()
+	if err := a.Tracking.ReturnRemovals(ctx, n); err != nil {
+		a.opts.Logger.Warn("removals that were not made still count for the site's brake", "side", sideLocal,
+			"repository", a.lease.Repository, "error", err)
+	}
 }
 
 // conclude turns what was done into the outcome.
@@ -90,13 +112,14 @@ func (a *attempt) conclude(ctx context.Context, c comparison, result applied) tr
 	case len(result.errs) > 0:
 		outcome = a.story.failed(a.lease.Repository, result.err())
 		outcome.Held = c.plan.Held
-	case c.plan.Held != "":
-		outcome.Held = c.plan.Held
-		a.story.add("held", "", "", "", c.plan.Held)
 	case len(c.listing.Unsettled) > 0:
+		// Before a hold: a held repository is not looked at again, and would miss them.
 		outcome.Retry = settleWait
 		a.story.add("unsettled", c.listing.Unsettled[0], "", "",
 			fmt.Sprintf("%d tags do not yet read as announced at the primary", len(c.listing.Unsettled)))
+	case c.plan.Held != "":
+		outcome.Held = c.plan.Held
+		a.story.add("held", "", "", "", c.plan.Held)
 	default:
 		outcome.Synced = true
 		a.story.add("synced", "", "", "", fmt.Sprintf("revision %d: %d written, %d removed, %d kept, %d were equal",
@@ -138,6 +161,9 @@ func (a *attempt) listed(tags []plan.Tag) {
 	a.tags, a.sum = int64(len(tags)), &sum
 }
 
+// lostCount notes that a write to the site may or may not have been made: the next sync lists the site's tags to know.
+func (a *attempt) lostCount() { a.sum = nil }
+
 // wrote keeps the count up with a tag that was written or removed; an empty digest stands for no tag.
 func (a *attempt) wrote(tag, before, after string) {
 	if !isTag(tag) {
@@ -165,7 +191,13 @@ func (e *Engine) Diff(ctx context.Context, repository string) (plan.Plan, error)
 	} else if found {
 		lease.Held, lease.Released = row.HeldReason, row.Released
 	}
-	a := newAttempt(e, lease)
-	c, err := a.compare(ctx)
+	c, err := newAttempt(e, lease).compare(ctx)
+	if err != nil || lease.Released {
+		return c.plan, err
+	}
+	refusal, err := e.Tracking.RefuseRemovals(ctx, int64(len(c.plan.Removals)), e.opts.SiteBrake)
+	if refusal != "" {
+		c.plan = c.plan.Withhold(refusal)
+	}
 	return c.plan, err
 }

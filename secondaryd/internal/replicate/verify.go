@@ -16,16 +16,20 @@ import (
 // errStillDamaged says that a copy did not mend what verification had found.
 var errStillDamaged = errors.New("still damaged after it was copied again")
 
-// verify checks, if the lease asks for it, everything that the site should hold: the graphs of tags and of referrers
-// that the plan found equal (what it copied was made whole by the copy), and mends what is not.
-func (a *attempt) verify(ctx context.Context, c comparison) error {
+// verify checks, if the lease asks for it, everything that the site should hold: the graphs of tags and of referrers, but
+// for those that failed to be written, and mends what is not whole. What was just copied is looked at too: the copy may
+// have taken for granted what is damaged.
+func (a *attempt) verify(ctx context.Context, c comparison, result applied) error {
 	if a.lease.Verify == tracking.TagsOnly {
 		return nil
 	}
 	checked := transfer.Checked{}
 	seen := map[string]bool{} // digests that were looked at, in any graph
 	var errs []error
-	for _, step := range equal(c) {
+	for _, step := range wanted(c, result) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		found, err := a.check(ctx, c, step, seen)
 		if err == nil && len(found.Damages) > 0 {
 			err = a.mend(ctx, c, step, found)
@@ -46,17 +50,11 @@ func (a *attempt) verify(ctx context.Context, c comparison) error {
 	return nil
 }
 
-// equal returns what the plan left alone, in the form of the copies that would bring it, by digest.
-func equal(c comparison) []plan.Copy {
-	copied := map[string]bool{}
-	for _, step := range c.plan.Copies {
-		for _, tag := range step.Tags {
-			copied[tag.Name] = true
-		}
-	}
+// wanted returns what the site should hold by now, in the form of the copies that would bring it, by digest.
+func wanted(c comparison, result applied) []plan.Copy {
 	steps := map[string]*plan.Copy{}
 	for name, manifest := range c.manifests {
-		if copied[name] {
+		if result.failed[name] {
 			continue
 		}
 		step, seen := steps[manifest.Digest]

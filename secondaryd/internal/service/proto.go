@@ -1,7 +1,9 @@
 package service
 
 import (
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -92,11 +94,16 @@ func timeProto(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-// clip keeps a text within what the primary takes in a status report.
+// clip keeps a text within what the primary takes in a status report, and within what protobuf takes: UTF-8.
 func clip(text string) string {
 	const most = 2 << 10
+	text = strings.ToValidUTF8(text, "\uFFFD")
 	if len(text) <= most {
 		return text
 	}
-	return text[:most] + "..."
+	end := most
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "..."
 }

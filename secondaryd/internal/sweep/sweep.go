@@ -154,7 +154,7 @@ func (s *Sweeper) compare(ctx context.Context, row tracking.Repository) error {
 	}
 	// A sync that ran while we were listing explains the difference.
 	now, found, err := s.tracking.Get(ctx, row.Name)
-	if err != nil || !found || now.State != tracking.Synced || now.Sum != row.Sum {
+	if err != nil || !found || now.State != tracking.Synced || !now.LastSyncedAt.Equal(row.LastSyncedAt) {
 		return err
 	}
 	return s.repair(ctx, row.Name)

@@ -18,7 +18,7 @@ func (s *Store) Claim(ctx context.Context, owner string, pick Pick) (*Lease, err
 		return nil, errors.New("tracking: claim: the owner has no name")
 	}
 	var lease *Lease
-	err := s.write(ctx, "claim", func(ctx context.Context, tx *database.Tx, now int64) error {
+	err := s.writeLease(ctx, "claim", func(ctx context.Context, tx *database.Tx, now int64) error {
 		lease = nil // the transaction may run again
 		classes, err := s.order(ctx, tx, pick)
 		if err != nil {
@@ -78,7 +78,9 @@ const claimQuery = `SELECT name FROM repository WHERE class = $1 AND due_at <= $
 
 func (s *Store) claimClass(ctx context.Context, tx *database.Tx, owner string, class Class, now int64) (*Lease, error) {
 	lease := &Lease{Owner: owner, Class: class}
+	// A lease that was not ended was a worker's that died, maybe between a write to the registry and its record.
 	err := tx.QueryRowContext(ctx, `UPDATE repository SET lease_until = $3, lease_owner = $4, fence = fence + 1,
+		tag_sum = CASE WHEN lease_until > 0 THEN '' ELSE tag_sum END,
 		relist = FALSE, changed_since_claim_at = NULL WHERE name = (`+claimQuery+tx.SkipLocked()+`)
 		RETURNING name, wanted_revision, synced_revision, fence, tag_count, tag_sum, verify, held_reason, released,
 		failures`,
@@ -97,7 +99,7 @@ func (s *Store) claimClass(ctx context.Context, tx *database.Tx, owner string, c
 // Renew makes the lease last for Options.Lease from now; ErrLeaseLost when it is lost. It serves as the fence too: call
 // it before a write that must not come from a worker that was overtaken.
 func (s *Store) Renew(ctx context.Context, l *Lease) error {
-	return s.write(ctx, "renew lease", func(ctx context.Context, tx *database.Tx, now int64) error {
+	return s.writeLease(ctx, "renew lease", func(ctx context.Context, tx *database.Tx, now int64) error {
 		result, err := tx.ExecContext(ctx,
 			"UPDATE repository SET lease_until = $1 WHERE name = $2 AND fence = $3 AND lease_until > $4",
 			now+s.opts.Lease.Milliseconds(), l.Repository, l.Fence, now)
@@ -115,16 +117,20 @@ func lost(l *Lease) error {
 	return fmt.Errorf("repository %s, fence %d: %w", l.Repository, l.Fence, ErrLeaseLost)
 }
 
-// NextDue returns when the next repository, of whichever class, is or was due; false when none will be without a new
-// change, a release or a resume. A leased one counts from the end of its lease.
-func (s *Store) NextDue(ctx context.Context) (at time.Time, ok bool, err error) {
+// NextDue returns when the next repository that such a pick may claim is or was due; false when none will be without a
+// new change, a release or a resume. A leased one counts from the end of its lease.
+func (s *Store) NextDue(ctx context.Context, pick Pick) (at time.Time, ok bool, err error) {
 	err = s.read(ctx, "look for the next due", func(ctx context.Context, q database.Queryer) error {
 		var paused bool
 		if err := q.QueryRowContext(ctx, "SELECT paused FROM site").Scan(&paused); err != nil || paused {
 			return err
 		}
+		classes, err := s.order(ctx, q, pick)
+		if err != nil {
+			return err
+		}
 		first := never
-		for _, class := range []Class{Live, Backfill} {
+		for _, class := range classes {
 			due, err := earliest(ctx, q, class)
 			if err != nil {
 				return err

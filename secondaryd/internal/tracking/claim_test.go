@@ -99,7 +99,7 @@ func TestPausedGivesNoWork(t *testing.T) {
 		if l := s.claim(tracking.LiveFirst); l != nil {
 			t.Errorf("a paused site gave out %+v", l)
 		}
-		if _, ok, err := s.NextDue(t.Context()); ok || err != nil {
+		if _, ok, err := s.NextDue(t.Context(), tracking.LiveFirst); ok || err != nil {
 			t.Errorf("a paused site has work due (%v)", err)
 		}
 		s.finish(lease, synced())
@@ -368,7 +368,7 @@ func TestLeaseAndBackOffByTheClock(t *testing.T) {
 			if wait < full/2-time.Millisecond || wait > full {
 				t.Errorf("after %d failures the wait is %v, want within %v and %v", n+1, wait, full/2, full)
 			}
-			if due, ok, err := s.NextDue(t.Context()); !ok || err != nil || time.Until(due) != wait {
+			if due, ok, err := s.NextDue(t.Context(), tracking.LiveFirst); !ok || err != nil || time.Until(due) != wait {
 				t.Errorf("next due in %v (%v, %v), want %v", time.Until(due), ok, err, wait)
 			}
 			<-time.After(wait - time.Millisecond)
@@ -396,18 +396,18 @@ func TestNextDue(t *testing.T) {
 	each(t, tracking.Options{}, func(t *testing.T, s *site) {
 		none := func() {
 			t.Helper()
-			if at, ok, err := s.NextDue(t.Context()); ok || err != nil {
+			if at, ok, err := s.NextDue(t.Context(), tracking.LiveFirst); ok || err != nil {
 				t.Errorf("due at %v (%v), want never", at, err)
 			}
 		}
 		none()
 		s.change("a", 1, tracking.Backfill)
 		s.exec("UPDATE repository SET next_attempt_at = 77")
-		if at, ok, err := s.NextDue(t.Context()); !ok || err != nil || at.UnixMilli() != 77 {
+		if at, ok, err := s.NextDue(t.Context(), tracking.LiveFirst); !ok || err != nil || at.UnixMilli() != 77 {
 			t.Errorf("due at %v (%v, %v), want 77 ms", at, ok, err)
 		}
 		lease := s.take("a")
-		if at, ok, err := s.NextDue(t.Context()); !ok || err != nil || time.Until(at) < 50*time.Second {
+		if at, ok, err := s.NextDue(t.Context(), tracking.LiveFirst); !ok || err != nil || time.Until(at) < 50*time.Second {
 			t.Errorf("due at %v (%v, %v), want the end of the lease", at, ok, err)
 		}
 		s.finish(lease, held())

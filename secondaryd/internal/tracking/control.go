@@ -53,10 +53,14 @@ func (s *Store) ResyncAll(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// Verify does what Resync does, and makes that sync check everything that the site should hold to the given depth.
+// deeper keeps the deeper one of two checks: $3 asks for one, and another may be waiting.
+const deeper = "verify = CASE WHEN verify > $3 THEN verify ELSE $3 END"
+
+// Verify does what Resync does, and makes that sync check everything that the site should hold to the given depth, or
+// to a greater one that was asked for before.
 func (s *Store) Verify(ctx context.Context, repository string, depth Depth) (found bool, err error) {
 	err = s.write(ctx, "verify", func(ctx context.Context, tx *database.Tx, now int64) error {
-		n, err := resync(ctx, tx, "class = $2, verify = $3 WHERE name = $4", now, int64(Live), int64(depth), repository)
+		n, err := resync(ctx, tx, "class = $2, "+deeper+" WHERE name = $4", now, int64(Live), int64(depth), repository)
 		if found = n > 0; !found || err != nil {
 			return err
 		}
@@ -71,12 +75,16 @@ func (s *Store) VerifyAll(ctx context.Context, depth Depth) (n int64, err error)
 		if _, err := s.lockSite(ctx, tx); err != nil {
 			return err
 		}
-		n, err = resync(ctx, tx, "class = CASE WHEN phase = 'synced' THEN $2 ELSE class END, verify = $3",
+		n, err = resync(ctx, tx, "class = CASE WHEN phase = 'synced' THEN $2 ELSE class END, "+deeper,
 			now, int64(Backfill), int64(depth))
 		return err
 	})
 	return n, err
 }
+
+// staleQuery finds the rows of VerifyStale: $4 is the time, $5 how many. An index has them in this order.
+const staleQuery = `SELECT name FROM repository WHERE phase = 'synced' AND COALESCE(verified_at, last_synced_at) < $4
+	ORDER BY COALESCE(verified_at, last_synced_at), name LIMIT $5`
 
 // VerifyStale does what Verify does, one level deep, to the synced repositories that no check has found whole since the
 // time, those first that have waited longest; limit of them at most. It returns how many became due.
@@ -85,9 +93,7 @@ func (s *Store) VerifyStale(ctx context.Context, since time.Time, limit int) (n 
 		if _, err := s.lockSite(ctx, tx); err != nil {
 			return err
 		}
-		n, err = resync(ctx, tx, `class = $2, verify = $3 WHERE name IN (SELECT name FROM repository
-			WHERE phase = 'synced' AND COALESCE(verified_at, last_synced_at) < $4
-			ORDER BY COALESCE(verified_at, last_synced_at), name LIMIT $5)`,
+		n, err = resync(ctx, tx, "class = $2, "+deeper+" WHERE name IN ("+staleQuery+")",
 			now, int64(Backfill), int64(Graphs), since.UnixMilli(), limit)
 		return err
 	})

@@ -115,14 +115,14 @@ func (r *row) settle(l *Lease, o Outcome, now int64, opts Options) {
 	case o.Failure != nil:
 		r.fail(*o.Failure, now)
 		if o.Held != "" {
-			r.held = o.Held
+			r.held = text(o.Held)
 		}
 		r.nextAttempt = now
 		if !urgent {
 			r.nextAttempt += backoff(r.failures, opts).Milliseconds()
 		}
 	case o.Held != "":
-		r.held, r.released = o.Held, released
+		r.held, r.released = text(o.Held), released
 		r.clearFailure() // all that could be done was done: failures in a row end here
 		r.nextAttempt = never
 		if changed || released {
@@ -155,7 +155,7 @@ func (r *row) succeed(l *Lease, o Outcome, now int64) {
 
 func (r *row) fail(f Failure, now int64) {
 	r.failures++
-	r.failure = f
+	r.failure = Failure{Reference: text(f.Reference), Side: text(f.Side), Message: text(f.Message)}
 	r.failedAt = sql.NullInt64{Int64: orNow(f.At, now), Valid: true}
 }
 

@@ -17,7 +17,8 @@ func (s *Store) record(ctx context.Context, tx *database.Tx, repository string, 
 	for _, batch := range batches(entries) {
 		args := make([]any, 0, 7*len(batch))
 		for _, e := range batch {
-			args = append(args, repository, orNow(e.At, now), e.Action, e.Reference, e.Digest, e.Previous, e.Detail)
+			args = append(args, repository, orNow(e.At, now), e.Action, text(e.Reference), text(e.Digest), text(e.Previous),
+				text(e.Detail))
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO journal
 			(repository, at, action, reference, digest, previous_digest, detail) VALUES `+placeholders(len(batch), 7), args...)

@@ -22,14 +22,14 @@ func (s *Store) Pins(ctx context.Context, repository string) (pins []Pin, err er
 	return pins, err
 }
 
-// Pin keeps removed tags from now on, with the digests that the journal has of their last removal, and makes the
+// Pin keeps removed tags (not manifests that had none) from now on, with the digests that the journal has of their last removal, and makes the
 // repository due. Without tags it pins every tag whose newest entry is its removal. It returns what it pinned, which
 // is less than asked when the journal does not know a tag; found is false when the repository is not tracked.
 func (s *Store) Pin(ctx context.Context, repository string, tags []string) (pins []Pin, found bool, err error) {
 	err = s.write(ctx, "pin", func(ctx context.Context, tx *database.Tx, now int64) error {
 		pins = nil
 		removed, err := selectPins(ctx, tx, `SELECT reference, previous_digest FROM journal j
-			WHERE repository = $1 AND action = 'removed' AND id = (SELECT max(id) FROM journal n
+			WHERE repository = $1 AND action = 'removed' AND previous_digest <> '' AND reference NOT LIKE '@%' AND id = (SELECT max(id) FROM journal n
 				WHERE n.repository = j.repository AND n.reference = j.reference AND n.action IN ('removed', 'tagged'))
 			ORDER BY reference`, repository)
 		if err != nil {

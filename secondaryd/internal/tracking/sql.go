@@ -61,3 +61,9 @@ func anys(items []string) []any {
 	}
 	return result
 }
+
+// text makes a string storable: what a registry answered may be no UTF-8, or hold zero bytes, which Postgres refuses, and
+// a failure that cannot be recorded would be tried again without back-off.
+func text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}

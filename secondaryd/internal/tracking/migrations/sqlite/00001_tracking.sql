@@ -75,6 +75,8 @@ CREATE INDEX repository_unsynced ON repository (phase, name, wanted_revision, ol
 CREATE INDEX repository_leased ON repository (lease_until) WHERE lease_until > 0;
 CREATE INDEX repository_failed ON repository (failed_at) WHERE failed_at IS NOT NULL;
 CREATE INDEX repository_last_synced ON repository (last_synced_at) WHERE last_synced_at IS NOT NULL;
+-- What waits longest for a check of its whole content.
+CREATE INDEX repository_verified ON repository (COALESCE(verified_at, last_synced_at), name) WHERE phase = 'synced';
 
 CREATE TABLE journal (
     id              INTEGER PRIMARY KEY AUTOINCREMENT,
