@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
 )
 
@@ -19,6 +20,9 @@ var files embed.FS
 
 // timeout bounds the making of one page.
 const timeout = 5 * time.Second
+
+// policy lets the page use its own styles and nothing else, whatever might slip into it.
+const policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 // Head returns the newest revision of the feed; *feed.Feed implements it.
 type Head interface {
@@ -40,7 +44,7 @@ type Page struct {
 
 // New returns the page over the feed and the sites.
 func New(h Head, n Nodes, logger *slog.Logger) *Page {
-	functions := template.FuncMap{"age": age, "length": length, "share": share}
+	functions := template.FuncMap{"age": age, "length": length, "share": share, "isRepository": isRepository}
 	return &Page{
 		head: h, nodes: n, logger: logger,
 		template: template.Must(template.New("page.html").Funcs(functions).ParseFS(files, "page.html")),
@@ -59,7 +63,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	header := w.Header()
-	header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'")
+	header.Set("Content-Security-Policy", policy)
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("Cache-Control", "no-store")
@@ -108,3 +112,7 @@ func share(part, whole int64) int64 {
 	}
 	return part * 100 / whole
 }
+
+// isRepository says whether a name that a site reported can stand in a command: such names hold nothing that a shell
+// would take for more.
+func isRepository(name string) bool { return registry.ValidRepository(name) == nil }
