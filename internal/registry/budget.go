@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"container/list"
 	"context"
 	"fmt"
 	"sync"
@@ -11,7 +10,7 @@ import (
 // maxPause bounds what a registry can ask for with Retry-After.
 const maxPause = 5 * time.Minute
 
-// budget bounds the requests in flight of one handle, first come, first served. Its limit falls by half when the
+// budget bounds the requests in flight of one handle; the urgent ones go first. Its limit falls by half when the
 // registry says that it is overloaded, and rises by one after as many successes as the limit allows at a time, up to
 // the configured number: additive increase, multiplicative decrease, as in TCP.
 type budget struct {
@@ -25,12 +24,12 @@ type budget struct {
 	cutAt       time.Time // when the limit last fell
 	pausedUntil time.Time
 	wake        *time.Timer // set while paused with requests waiting
-	waiting     *list.List  // of chan struct{}, closed when the request may go
+	waiting     queue
 }
 
 func newBudget(limit int, c *counts) *budget {
 	c.load(0, limit)
-	return &budget{counts: c, max: limit, limit: limit, waiting: list.New()}
+	return &budget{counts: c, max: limit, limit: limit}
 }
 
 // acquire waits until a request may be sent. The error is the context's. Each success must be followed by release.
@@ -38,18 +37,17 @@ func (b *budget) acquire(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	ready := make(chan struct{})
 	b.mu.Lock()
-	place := b.waiting.PushBack(ready)
+	place := b.waiting.enter(isUrgent(ctx))
 	b.admit()
 	pause := time.Until(b.pausedUntil)
 	b.mu.Unlock()
 	select {
-	case <-ready:
+	case <-place.ready:
 		return nil
 	case <-ctx.Done():
 	}
-	b.leave(place, ready)
+	b.leave(place)
 	if pause > 0 {
 		return fmt.Errorf("the registry had asked for a pause of %s: %w", pause.Round(time.Second), context.Cause(ctx))
 	}
@@ -57,15 +55,15 @@ func (b *budget) acquire(ctx context.Context) error {
 }
 
 // leave gives up a place in the queue, or the slot when it was granted at the same moment.
-func (b *budget) leave(place *list.Element, ready chan struct{}) {
+func (b *budget) leave(p *place) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	select {
-	case <-ready:
+	case <-p.ready:
 		b.inFlight--
 		b.admit()
 	default:
-		b.waiting.Remove(place)
+		b.waiting.leave(p)
 	}
 }
 
@@ -129,9 +127,8 @@ func (b *budget) admit() {
 		return
 	}
 	for b.inFlight < b.limit && b.waiting.Len() > 0 {
-		ready, _ := b.waiting.Remove(b.waiting.Front()).(chan struct{})
 		b.inFlight++
-		close(ready)
+		b.waiting.admit()
 	}
 }
 

@@ -74,7 +74,7 @@ type Config struct {
 //
 // A request counts against Config.Concurrency until its answer is read, with two exceptions that keep long transfers
 // from blocking short requests: a blob download counts until its headers are there, and a blob upload for its first
-// 4 MiB.
+// 4 MiB or five seconds. Who waits for a turn is passed by urgent requests; see WithUrgency.
 type Registry struct {
 	base        *url.URL
 	side        Side

@@ -47,6 +47,9 @@ type call struct {
 	stream     bool     // the body of the request (PUT) or of a successful answer (GET) is of any size
 }
 
+// upload tells whether a request of this method carries a body of any size.
+func (c call) upload(method string) bool { return c.stream && method == http.MethodPut }
+
 type callKey struct{}
 
 func callFrom(ctx context.Context) call {

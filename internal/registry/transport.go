@@ -19,6 +19,9 @@ const (
 	// heldUpload is how much of an upload is sent under a slot of the budget: small blobs entirely, large ones not for
 	// the hours that they may take.
 	heldUpload = 4 << 20
+	// heldFor is how long an upload keeps its slot at most: one that waits for its source, or for the cap, is no load,
+	// and a few of them must not make all other requests wait.
+	heldFor = 5 * time.Second
 )
 
 // transport sends requests under the budget, counts them, watches over their progress, and tries again what can be
@@ -61,8 +64,7 @@ func again(req *http.Request, c call, resp *http.Response, err error) bool {
 	if req.Context().Err() != nil {
 		return false
 	}
-	upload := c.stream && req.Method == http.MethodPut
-	if upload || (req.Body != nil && req.Body != http.NoBody && req.GetBody == nil) {
+	if c.upload(req.Method) || (req.Body != nil && req.Body != http.NoBody && req.GetBody == nil) {
 		return false
 	}
 	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
@@ -119,6 +121,9 @@ func (t *transport) try(req *http.Request, c call, number int) (*http.Response, 
 		return nil, err
 	}
 	defer held.release()
+	if c.upload(req.Method) {
+		defer time.AfterFunc(heldFor, held.release).Stop()
+	}
 	began := time.Now()
 	watch := newWatchdog(req.Context())
 	attempt := t.attempt(req, body, watch, held)
