@@ -18,7 +18,7 @@ const pushersAtOnce = 4
 
 // stored fills a registry by fill and returns its storage, for tests to start registries on: both kinds of registries
 // keep their content in the same form.
-func stored(t *testing.T, fill func(ctx context.Context, to *registrytest.Client) error) string {
+func stored(t testing.TB, fill func(ctx context.Context, to *registrytest.Client) error) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "storage")
 	registry := registrytest.Distribution(t, registrytest.WithStorage(dir))

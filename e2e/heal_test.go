@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -49,12 +50,15 @@ func TestNotificationsLost(t *testing.T) {
 func TestRegistryRestartLosesItsQueue(t *testing.T) {
 	t.Parallel()
 	eachSite(t, func(t *testing.T, site option) {
-		p := newPair(t, site)
+		p := newPair(t, site, withContent(func(ctx context.Context, to *registrytest.Client) error {
+			return errors.Join(to.Push(ctx, "heal/old", "v1", image(1)), to.Push(ctx, "heal/old", "v2", image(2)))
+		}))
 		changeEverything(t, p, 1)
 		p.Converges(t)
 		p.RefuseNotifications()
 		push(t, p, "heal/app-0", "r2-v0", image(2000))
-		registrytest.DeleteTag(t, p.Registry.URL(), "heal/app-1", "r1-v0")
+		registrytest.DeleteTag(t, p.Registry.URL(), "heal/old", "v1")
+		push(t, p, "heal/old", "v2", image(3))
 		push(t, p, "heal/app-3", "r2-v0", image(2001))
 		p.Registry.Kill()
 		p.Registry.Start()

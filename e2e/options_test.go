@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -15,7 +16,7 @@ type options struct {
 	primaryConfig, secondaryConfig []func(map[string]any)
 	primaryRegistry, siteRegistry  []registrytest.Option
 	primaryProxy, siteProxy        bool
-	before                         func(t testing.TB, primaryURL string)
+	before                         func(ctx context.Context, to *registrytest.Client) error
 	notificationsOff               bool
 	daemonsOff                     bool
 }
@@ -55,9 +56,10 @@ func withSiteRegistry(opts ...registrytest.Option) option {
 	return func(o *options) { o.siteRegistry = append(o.siteRegistry, opts...) }
 }
 
-// withContent pushes something to the primary's registry before either daemon starts.
-func withContent(push func(t testing.TB, primaryURL string)) option {
-	return func(o *options) { o.before = push }
+// withContent pushes something to the primary's registry before it has notifications configured, and before either
+// daemon is there.
+func withContent(fill func(ctx context.Context, to *registrytest.Client) error) option {
+	return func(o *options) { o.before = fill }
 }
 
 // withoutNotifications drops every notification from the start; see pair.Notifications.

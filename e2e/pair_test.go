@@ -60,12 +60,12 @@ func newPair(t testing.TB, opts ...option) *pair {
 	grpcAddress := fmt.Sprintf("127.0.0.1:%d", registrytest.ReservePort(t))
 	p.Hook = registrytest.NewProxy(t, "http://"+httpAddress)
 	p.Notifications(!o.notificationsOff)
+	if o.before != nil {
+		o.primaryRegistry = append(o.primaryRegistry, registrytest.WithStorage(stored(t, o.before)))
+	}
 	notify := registrytest.WithNotifications(p.Hook.URL()+"/notifications", secret)
 	p.Registry = registrytest.Distribution(t, append([]registrytest.Option{notify}, o.primaryRegistry...)...)
 	p.Site = o.site(t, o.siteRegistry...)
-	if o.before != nil {
-		o.before(t, p.Registry.URL())
-	}
 	p.Primary = newDaemon(t, "primaryd", dir, p.primaryConfig(&o, httpAddress, grpcAddress))
 	p.Secondary = newDaemon(t, "secondaryd", dir, p.secondaryConfig(&o, grpcAddress))
 	if !o.daemonsOff {
