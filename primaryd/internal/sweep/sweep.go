@@ -230,15 +230,20 @@ func (r *round) each(ctx context.Context, rows []feed.Row) {
 	_ = workers.Wait() // every outcome was noted
 }
 
-// one compares one repository. What the registry has announced and not written yet is left to the next round.
+// one compares one repository. Where a tag does not read as it was announced, either the registry has not written it yet
+// or another change was lost; the row is bumped like any that differs, and the sites, who are told of such tags, look
+// again until they are settled.
 func (r *round) one(ctx context.Context, repository string) (compared, bumped bool, err error) {
 	// The row of now: to one that a notification has moved meanwhile, the listing would seem to be of before.
 	row, found, err := r.feed.Get(ctx, repository)
 	if err != nil || !found {
 		return false, false, err
 	}
+	if r.isNew(row) {
+		return false, false, nil
+	}
 	answer, err := r.lister.Walk(ctx, row)
-	if err != nil || len(answer.Unsettled) > 0 {
+	if err != nil {
 		return false, false, err
 	}
 	bumped, err = r.feed.RecordSweep(ctx, repository, row.Revision, answer.Fingerprint(), answer.Present)
@@ -246,6 +251,12 @@ func (r *round) one(ctx context.Context, repository string) (compared, bumped bo
 		return false, false, fmt.Errorf("record the sweep of %s: %w", repository, err)
 	}
 	return true, bumped, nil
+}
+
+// isNew says whether this very round made the row: there is nothing to compare with, and the first listing that a site
+// asks for will be what later rounds compare with. So the first walk over a registry costs it nothing but its catalog.
+func (r *round) isNew(row feed.Row) bool {
+	return row.SweptAt.IsZero() && row.Fingerprint == "" && len(row.Hint.Touches) == 0 && row.ChangedAt.After(r.began)
 }
 
 func (r *round) note(repository string, compared, bumped bool, err error) {

@@ -82,6 +82,13 @@ func (r *rig) round(t *testing.T) {
 	}
 }
 
+// baseline makes known what there is, and then what it looks like.
+func (r *rig) baseline(t *testing.T) {
+	t.Helper()
+	r.round(t)
+	r.round(t)
+}
+
 // revisions is the feed, without what a round changes where it finds nothing.
 func revisions(t *testing.T, f *feed.Feed) map[string]int64 {
 	t.Helper()
@@ -107,13 +114,18 @@ func TestRoundMakesKnownWhatTheFeedNeverHeardOf(t *testing.T) {
 	if diff := cmp.Diff(map[string]int64{"a": 1, "b/c": 2, "d": 3}, got); diff != "" {
 		t.Error(diff)
 	}
+	if n := r.Count(http.MethodHead, "manifest"); n != 0 {
+		t.Errorf("making them known took %d requests for tags, which sites will ask for anyway", n)
+	}
+	for range 2 {
+		r.round(t)
+		if diff := cmp.Diff(got, revisions(t, r.feed)); diff != "" {
+			t.Errorf("a round over nothing new: %s", diff)
+		}
+	}
 	row, _, err := r.feed.Get(t.Context(), "a")
 	if err != nil || row.Hint.Base != row.Revision || row.Fingerprint == "" || row.SweptAt.IsZero() {
 		t.Errorf("%+v, %v", row, err)
-	}
-	r.round(t)
-	if diff := cmp.Diff(got, revisions(t, r.feed)); diff != "" {
-		t.Errorf("a round over nothing new: %s", diff)
 	}
 }
 
@@ -137,7 +149,7 @@ func TestRoundFindsWhatNotificationsLost(t *testing.T) {
 			r := newRig(t)
 			r.push(t, "a", "v1", 1)
 			r.push(t, "b", "v1", 2)
-			r.round(t)
+			r.baseline(t)
 			lost(t, r)
 			before := revisions(t, r.feed)
 			r.round(t)
@@ -179,7 +191,7 @@ func TestAnErrorChangesNothing(t *testing.T) {
 			r := newRig(t)
 			r.push(t, "a", "v1", 1)
 			r.push(t, "b", "v1", 1)
-			r.round(t)
+			r.baseline(t)
 			r.push(t, "b", "v2", 2) // its notification is lost
 			before := revisions(t, r.feed)
 			r.Fault(func(request *http.Request) registrytest.Fault {
@@ -210,23 +222,21 @@ type walker func(row feed.Row) (listing.Listing, error)
 
 func (w walker) Walk(_ context.Context, row feed.Row) (listing.Listing, error) { return w(row) }
 
-func TestWhatIsNotSettledIsLeftToTheNextRound(t *testing.T) {
+// A push that was announced, and a newer one whose notification was lost with the registry's queue, read like one that is
+// not written yet. Left to the next round, the site would be wrong until then.
+func TestWhatIsNotSettledIsBumped(t *testing.T) {
 	t.Parallel()
 	f := startFeed(t)
 	if _, err := f.Append(t.Context(), feed.Change{Repository: "a", Tags: []feed.Touch{{Tag: "v1"}}}); err != nil {
 		t.Fatal(err)
 	}
-	unsettled := []string{"v1"}
 	w := walker(func(row feed.Row) (listing.Listing, error) {
-		return listing.Listing{Complete: true, Present: true, Unsettled: unsettled, Revision: row.Revision}, nil
+		return listing.Listing{Complete: true, Present: true, Unsettled: []string{"v1"}, Revision: row.Revision}, nil
 	})
 	s := sweep.New(&catalog{}, w, f, sweep.Options{Interval: time.Hour, Logger: slog.New(slog.DiscardHandler)})
 	before := revisions(t, f)["a"]
-	for _, bumped := range []bool{false, true} {
-		if err := s.Round(t.Context()); err != nil || (revisions(t, f)["a"] > before) != bumped {
-			t.Errorf("%v, %v", revisions(t, f), err)
-		}
-		unsettled = nil
+	if err := s.Round(t.Context()); err != nil || revisions(t, f)["a"] <= before {
+		t.Errorf("%v, %v", revisions(t, f), err)
 	}
 }
 
