@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/antipode-registry/antipode/internal/registry"
 )
 
 // How a blob came to be at the destination: the values of the label "result".
@@ -54,9 +56,12 @@ func (j *job) copyBlob(ctx, begin context.Context, level trust, b *blob) error {
 	for {
 		f, mine := j.flights.join(key, j.req.Repository)
 		if mine {
-			err := j.leadBlob(ctx, begin, level, b, from)
+			err := j.leadBlob(ctx, begin, level, b, from, f.hurry)
 			j.flights.land(key, f, err == nil)
 			return err
+		}
+		if j.req.Urgent {
+			j.flights.urge(f)
 		}
 		if err := f.wait(begin); err != nil {
 			return err
@@ -72,13 +77,20 @@ func (j *job) copyBlob(ctx, begin context.Context, level trust, b *blob) error {
 	}
 }
 
-// leadBlob transfers a blob that no other copy is at. from is a repository that is sure to have it, or "".
-func (j *job) leadBlob(ctx, begin context.Context, level trust, b *blob, from string) error {
-	if err := j.slots.Acquire(begin, 1); err != nil {
+// leadBlob transfers a blob that no other copy is at. from is a repository that is sure to have it, or ""; hurry is
+// closed when an urgent copy begins to wait for this one.
+func (j *job) leadBlob(
+	ctx, begin context.Context, level trust, b *blob, from string, hurry <-chan struct{},
+) error {
+	place, err := j.slots.acquire(begin, j.req.Urgent, hurry)
+	if err != nil {
 		return err
 	}
-	defer j.slots.Release(1)
-	from, err := j.mountFrom(ctx, level, b, from)
+	defer j.slots.release(place)
+	if place.urgent {
+		ctx = registry.WithUrgency(ctx)
+	}
+	from, err = j.mountFrom(ctx, level, b, from)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,9 @@ type flightKey struct{ digest, repository string }
 type flight struct {
 	repository string // where it goes
 	landed     chan struct{}
-	done       bool // it is there; to be read after landed is closed
+	done       bool          // it is there; to be read after landed is closed
+	hurry      chan struct{} // closed when somebody urgent waits for it
+	hurried    bool
 }
 
 // flights are the blobs on their way to one destination.
@@ -31,9 +33,19 @@ func (f *flights) join(key flightKey, repository string) (*flight, bool) {
 	if f.up == nil {
 		f.up = make(map[flightKey]*flight)
 	}
-	own := &flight{repository: repository, landed: make(chan struct{})}
+	own := &flight{repository: repository, landed: make(chan struct{}), hurry: make(chan struct{})}
 	f.up[key] = own
 	return own, true
+}
+
+// urge passes on that somebody urgent waits: whoever leads the flight may not have begun yet.
+func (f *flights) urge(other *flight) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !other.hurried {
+		other.hurried = true
+		close(other.hurry)
+	}
 }
 
 // land ends a flight and wakes who waits for it. Those whose wait was in vain join again, and one of them takes over.

@@ -32,8 +32,6 @@ import (
 	"io"
 	"log/slog"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/antipode-registry/antipode/internal/registry"
 )
 
@@ -67,9 +65,10 @@ type Index interface {
 
 // Options of a Copier. The zero value is usable.
 type Options struct {
-	Blobs   int          // blobs in flight over all copies; 0 = 8
-	Logger  *slog.Logger // nil = nothing is logged
-	Metrics *Metrics     // nil = nothing is counted
+	Blobs       int          // blobs in flight over all copies; 0 = 8
+	UrgentBlobs int          // how many more that are urgent, when those are all in use; 0 = 2
+	Logger      *slog.Logger // nil = nothing is logged
+	Metrics     *Metrics     // nil = nothing is counted
 }
 
 // Request says which graph goes where.
@@ -90,6 +89,11 @@ type Request struct {
 	// Fence is asked right before each write of the root. Its error stops the writes and is returned. It may be nil.
 	Fence func(ctx context.Context) error
 
+	// Urgent puts this copy before others where they wait for a turn: it may use Options.UrgentBlobs, a blob that it
+	// shares with a copy that still waits is urgent for both, and its requests pass those of others (WithUrgency of package
+	// registry). It is for a change that somebody waits for, as opposed to a backfill.
+	Urgent bool
+
 	// Repair uploads everything, whatever the Index remembers and whatever could be mounted: for content that was
 	// found damaged in the destination.
 	Repair bool
@@ -105,7 +109,10 @@ type Result struct {
 	TagErrors    map[string]error // tags that could not be written; nil = none
 }
 
-const defaultBlobs = 8
+const (
+	defaultBlobs       = 8
+	defaultUrgentBlobs = 2
+)
 
 // Copier copies graphs to one destination. It is safe for concurrent use; copies share the bound on blobs in flight and
 // wait for each other's blobs instead of copying them twice.
@@ -115,7 +122,7 @@ type Copier struct {
 	logger  *slog.Logger
 	metrics *Metrics
 	blobs   int
-	slots   *semaphore.Weighted // first come, first served, so that a small copy waits for one blob and not for a copy
+	slots   *slots
 	flights flights
 }
 
@@ -124,12 +131,15 @@ func New(dst Destination, index Index, opts Options) *Copier {
 	if opts.Blobs <= 0 {
 		opts.Blobs = defaultBlobs
 	}
+	if opts.UrgentBlobs <= 0 {
+		opts.UrgentBlobs = defaultUrgentBlobs
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Copier{
 		dst: dst, index: index, logger: opts.Logger, metrics: opts.Metrics,
-		blobs: opts.Blobs, slots: semaphore.NewWeighted(int64(opts.Blobs)),
+		blobs: opts.Blobs, slots: newSlots(opts.Blobs, opts.UrgentBlobs),
 	}
 }
 
@@ -143,6 +153,9 @@ func New(dst Destination, index Index, opts Options) *Copier {
 // remembered: the next attempt does not copy them again. When one blob fails, those under way are finished for the
 // same reason and no other is begun.
 func (c *Copier) Copy(ctx context.Context, req Request) (Result, error) {
+	if req.Urgent {
+		ctx = registry.WithUrgency(ctx)
+	}
 	j := newJob(c, req)
 	err := j.run(ctx)
 	return j.snapshot(), err
