@@ -7,8 +7,10 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"embed"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,6 +116,17 @@ func (d *Directory) MaySee(name, repository string) bool {
 	return slices.ContainsFunc(d.nodes[name].Repositories, func(pattern string) bool {
 		return doublestar.MatchUnvalidated(pattern, repository)
 	})
+}
+
+// View identifies what the node may see: it changes when the grant does, and is empty for a node that may see all. A
+// cursor is good for one view alone, since rows that were passed over are not sent again.
+func (d *Directory) View(name string) string {
+	patterns := slices.Sorted(slices.Values(d.nodes[name].Repositories))
+	if slices.Contains(patterns, "**") {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(strings.Join(patterns, "\n")))
+	return hex.EncodeToString(sum[:4])
 }
 
 // Report stores a node's status in place of the one before, with the database's time.

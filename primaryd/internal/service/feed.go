@@ -70,7 +70,8 @@ func (s *FeedService) Subscribe(
 	// Watch first, read afterwards: a change between the two only wakes us once too often.
 	wake, stop := s.feed.Watch()
 	defer stop()
-	head, err := s.begin(ctx, req)
+	feedID := s.feedID(id)
+	head, err := s.begin(ctx, req, feedID)
 	if err != nil {
 		return err
 	}
@@ -78,15 +79,26 @@ func (s *FeedService) Subscribe(
 		defer s.access.Nodes.Subscribed(id.Name)()
 	}
 	defer s.opts.Metrics.subscribed()()
-	if err := stream.Send(s.hello(head)); err != nil {
+	if err := stream.Send(s.hello(feedID, head)); err != nil {
 		return err
 	}
 	sub := subscription{FeedService: s, id: id, send: stream.Send, cursor: req.GetAfterRevision(), head: head}
 	return sub.run(ctx, wake)
 }
 
+// feedID is the feed as the caller sees it. A node whose grant was changed sees another one: its cursor has passed by
+// rows that were not granted, or that no longer are.
+func (s *FeedService) feedID(id link.Identity) string {
+	if view := s.access.Nodes.View(id.Name); view != "" && s.access.IsNode(id) {
+		return s.feed.ID() + "." + view
+	}
+	return s.feed.ID()
+}
+
 // begin checks that the request's cursor belongs to this feed.
-func (s *FeedService) begin(ctx context.Context, req *antipodev1.SubscribeRequest) (head int64, err error) {
+func (s *FeedService) begin(
+	ctx context.Context, req *antipodev1.SubscribeRequest, feedID string,
+) (head int64, err error) {
 	after := req.GetAfterRevision()
 	if after < 0 || after > 0 && req.GetFeedId() == "" {
 		return 0, status.Error(codes.InvalidArgument, "after_revision must not be negative, and needs a feed_id")
@@ -94,8 +106,8 @@ func (s *FeedService) begin(ctx context.Context, req *antipodev1.SubscribeReques
 	if head, err = s.feed.Head(ctx); err != nil {
 		return 0, err
 	}
-	if req.GetFeedId() != "" && req.GetFeedId() != s.feed.ID() {
-		return 0, status.Errorf(codes.OutOfRange, "the cursor is of feed %s, this is feed %s: start over", req.GetFeedId(), s.feed.ID())
+	if req.GetFeedId() != "" && req.GetFeedId() != feedID {
+		return 0, status.Errorf(codes.OutOfRange, "the cursor is of feed %s, this is feed %s: start over", req.GetFeedId(), feedID)
 	}
 	if after > head {
 		return 0, status.Errorf(codes.OutOfRange, "the cursor %d is above this feed's head %d: start over", after, head)
@@ -103,9 +115,9 @@ func (s *FeedService) begin(ctx context.Context, req *antipodev1.SubscribeReques
 	return head, nil
 }
 
-func (s *FeedService) hello(head int64) *antipodev1.SubscribeResponse {
+func (s *FeedService) hello(feedID string, head int64) *antipodev1.SubscribeResponse {
 	return &antipodev1.SubscribeResponse{Kind: &antipodev1.SubscribeResponse_Hello{Hello: &antipodev1.Hello{
-		FeedId: s.feed.ID(), HeadRevision: head, HeartbeatInterval: durationpb.New(s.opts.Heartbeat), Version: s.opts.Version,
+		FeedId: feedID, HeadRevision: head, HeartbeatInterval: durationpb.New(s.opts.Heartbeat), Version: s.opts.Version,
 	}}}
 }
 
@@ -268,7 +280,11 @@ func (s *FeedService) ListTags(
 	if !s.access.MaySee(id, req.GetRepository()) {
 		return status.Errorf(codes.PermissionDenied, "repository %s is not granted to %s", req.GetRepository(), id.Name)
 	}
-	answer, err := s.lister.List(stream.Context(), req.GetRepository(), req.GetFeedId(), req.GetSinceRevision())
+	since := req.GetSinceRevision()
+	if req.GetFeedId() != s.feedID(id) {
+		since = 0
+	}
+	answer, err := s.lister.List(stream.Context(), req.GetRepository(), s.feed.ID(), since)
 	if err != nil {
 		return err
 	}

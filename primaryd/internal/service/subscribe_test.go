@@ -349,3 +349,25 @@ func transactions(t *testing.T, db *database.DB) (held int) {
 	}
 	return busy
 }
+
+// A cursor has passed by the rows that were not granted: when the grant changes, it must not be taken.
+func TestACursorIsGoodForItsGrantAlone(t *testing.T) {
+	t.Parallel()
+	p := sqlite(t)
+	head := p.push(t, "team/a", "b")
+	all := &antipodev1.SubscribeRequest{FeedId: p.feed.ID(), AfterRevision: head}
+	c := p.run(t)
+	for as, want := range map[string]codes.Code{"node/eu": codes.OK, "operator/ops": codes.OK, "node/team": codes.OutOfRange} {
+		if _, err := subscribe(deadline(t), t, c, as, all).Recv(); status.Code(err) != want {
+			t.Errorf("the cursor of who sees all, from %s: %v", as, err)
+		}
+	}
+	first, err := subscribe(deadline(t), t, c, "node/team", &antipodev1.SubscribeRequest{}).Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := &antipodev1.SubscribeRequest{FeedId: first.GetHello().GetFeedId(), AfterRevision: head}
+	if _, err := subscribe(deadline(t), t, c, "node/team", own).Recv(); err != nil {
+		t.Errorf("its own cursor: %v", err)
+	}
+}
