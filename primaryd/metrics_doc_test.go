@@ -71,13 +71,16 @@ func configuration(t *testing.T) string {
 		t.Fatal(err)
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.WriteFile(in("notify.secret"), []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	text := fmt.Sprintf(`
 database: "sqlite:%s"
 registry: {url: "http://127.0.0.1:1"}
 notifications: {secret_file: "%s"}
 http: {listen: "127.0.0.1:0"}
 grpc: {listen: "127.0.0.1:0", cert_file: "%s", key_file: "%s", client_ca_file: "%s"}
-`, in("primary.db"), in("ca.crt"), in("primary.crt"), in("primary.key"), in("ca.crt"))
+`, in("primary.db"), in("notify.secret"), in("primary.crt"), in("primary.key"), in("ca.crt"))
 	path := in("primary.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

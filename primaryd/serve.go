@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"time"
+	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -72,22 +73,47 @@ func serve(ctx context.Context, cfg *settings, logger *slog.Logger) error {
 	logger.Info("starting", "version", telemetry.Version())
 	d := &daemon{cfg: cfg, logger: logger, metrics: telemetry.NewRegistry("primaryd", telemetry.Version())}
 	if err := d.open(ctx); err != nil {
+		if d.http != nil {
+			err = errors.Join(err, d.http.Close()) // of which run would have taken care
+		}
 		return errors.Join(err, d.close())
 	}
 	d.logger.Info("listening", "service", "http", "address", d.http.Addr().String())
 	d.logger.Info("listening", "service", "grpc", "address", d.server.Addr().String())
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.feed.Run(ctx) })
-	group.Go(func() error { return d.nodes.Run(ctx) })
-	group.Go(func() error { return d.sweeper.Run(ctx) })
-	group.Go(func() error { return d.server.Run(ctx) })
-	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.handler(), d.logger) })
-	err := group.Wait()
+	err := d.run(ctx)
 	d.logger.Info("stopped")
 	return errors.Join(err, d.close())
 }
 
+// run runs the parts. The feed goes on until nobody can call it any more, so that a notification that was taken during
+// the stop is committed.
+func (d *daemon) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	feeding, stopFeeding := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopFeeding()
+	group.Go(func() error { return d.feed.Run(feeding) })
+	group.Go(func() error {
+		defer stopFeeding()
+		return d.fronts(ctx)
+	})
+	return group.Wait()
+}
+
+// fronts runs everything that uses the feed.
+func (d *daemon) fronts(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.nodes.Run(ctx) })
+	group.Go(func() error { return d.sweeper.Run(ctx) })
+	group.Go(func() error { return d.server.Run(ctx) })
+	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.handler(), d.logger) })
+	return group.Wait()
+}
+
 func (d *daemon) open(ctx context.Context) (err error) {
+	// Without a secret every notification would be refused, for ever and out of sight.
+	if _, err := d.secret(); err != nil {
+		return err
+	}
 	if d.db, err = database.Open(ctx, d.cfg.Database, d.logger); err != nil {
 		return err
 	}
@@ -108,13 +134,10 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	d.sweeper = sweep.New(d.registry, d.lister, d.feed, sweep.Options{
 		Interval: time.Duration(d.cfg.Sweep.Interval), Logger: d.logger, Metrics: sweep.NewMetrics(d.metrics),
 	})
-	if err := d.listenGRPC(); err != nil {
-		return err
-	}
-	if d.http, err = net.Listen("tcp", d.cfg.HTTP.Listen); err != nil {
+	if d.http, err = (&net.ListenConfig{}).Listen(ctx, "tcp", d.cfg.HTTP.Listen); err != nil {
 		return fmt.Errorf("http.listen: %w", err)
 	}
-	return nil
+	return d.listenGRPC() //nolint:contextcheck // handlers take the contexts of their streams
 }
 
 func (d *daemon) listenGRPC() (err error) {
@@ -153,6 +176,10 @@ func (d *daemon) secret() ([]byte, error) {
 	}
 	if text = bytes.TrimSpace(text); len(text) == 0 {
 		return nil, fmt.Errorf("notifications.secret_file: %s is empty", d.cfg.Notifications.SecretFile)
+	}
+	if bytes.ContainsFunc(text, unicode.IsControl) {
+		return nil, fmt.Errorf("notifications.secret_file: %s holds more than one line of text, which no HTTP header can carry",
+			d.cfg.Notifications.SecretFile)
 	}
 	return text, nil
 }
