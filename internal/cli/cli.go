@@ -6,6 +6,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -47,7 +49,8 @@ func Execute(root *cobra.Command) int {
 	}
 	fmt.Fprintln(os.Stderr, "error:", explain(err))
 	var usage usageError
-	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") {
+	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") ||
+		strings.HasPrefix(err.Error(), "required flag(s)") { // cobra has no types for these two
 		return 2
 	}
 	return 1
@@ -142,9 +145,24 @@ func (o *Output) Print(w io.Writer, value any, table func(io.Writer)) error {
 	if o.format == "json" {
 		return printJSON(w, value)
 	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	tw := tabwriter.NewWriter(printable{w}, 0, 0, 2, ' ', 0)
 	table(tw)
 	return tw.Flush()
+}
+
+// printable keeps what a registry or a site said from commanding the operator's terminal: of the control characters it
+// lets through only those that make a table.
+type printable struct{ io.Writer }
+
+func (p printable) Write(text []byte) (int, error) {
+	shown := bytes.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+	_, err := p.Writer.Write(shown)
+	return len(text), err
 }
 
 func printJSON(w io.Writer, value any) error {
@@ -170,17 +188,17 @@ func Age(at time.Time) string {
 	return Duration(time.Since(at)) + " ago"
 }
 
-// Duration words a duration to two units.
+// Duration words a duration to two units. A negative one, of clocks that differ, is none.
 func Duration(d time.Duration) string {
-	switch {
+	switch d = max(d, 0); {
 	case d < time.Second:
 		return d.Round(time.Millisecond).String()
 	case d < time.Minute:
 		return d.Round(time.Second / 10).String()
 	case d < time.Hour:
-		return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
+		return fmt.Sprintf("%dm%ds", int(d.Minutes()), int(d.Seconds())%60)
 	case d < 48*time.Hour:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
 	}
 	return fmt.Sprintf("%dd%dh", int(d.Hours())/24, int(d.Hours())%24)
 }
