@@ -42,11 +42,14 @@ func repositoryProto(row tracking.Repository) *antipodev1.TrackedRepository {
 		// Below zero it says that nothing is known to be synced, which is nobody else's concern.
 		SyncedRevision:   max(0, row.Synced),
 		OldestUnsyncedAt: timeProto(row.OldestUnsyncedAt), LastSyncedAt: timeProto(row.LastSyncedAt),
-		NextAttemptAt: timeProto(row.NextAttemptAt), Failures: int32(min(row.Failures, 1<<30)),
+		NextAttemptAt: timeProto(row.NextAttemptAt), Failures: bounded(row.Failures),
 		LastError: failureProto(row.LastError), HeldReason: row.HeldReason, TagCount: max(0, row.TagCount),
 		VerifiedAt: timeProto(row.VerifiedAt),
 	}
 }
+
+// bounded is a count that cannot overflow the wire's.
+func bounded(n int) int32 { return int32(min(n, 1<<30)) } //nolint:gosec // G115: it fits
 
 func failureProto(f *tracking.Failure) *antipodev1.SyncError {
 	if f == nil {
@@ -54,7 +57,7 @@ func failureProto(f *tracking.Failure) *antipodev1.SyncError {
 	}
 	return &antipodev1.SyncError{
 		Repository: f.Repository, Reference: f.Reference, Side: sideToProto[f.Side], Message: clip(f.Message),
-		OccurredAt: timeProto(f.At), Attempts: int32(min(f.Attempts, 1<<30)),
+		OccurredAt: timeProto(f.At), Attempts: bounded(f.Attempts),
 	}
 }
 
