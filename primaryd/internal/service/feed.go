@@ -284,7 +284,8 @@ func (s *FeedService) ListTags(
 	if req.GetFeedId() != s.feedID(id) {
 		since = 0
 	}
-	answer, err := s.lister.List(stream.Context(), req.GetRepository(), s.feed.ID(), since)
+	// A site waits for this answer; a sweep can wait for the site.
+	answer, err := s.lister.List(registry.WithUrgency(stream.Context()), req.GetRepository(), s.feed.ID(), since)
 	if err != nil {
 		return err
 	}

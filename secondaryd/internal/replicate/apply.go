@@ -101,7 +101,7 @@ func (a *attempt) copy(ctx context.Context, c comparison, step plan.Copy, repair
 	done, err := a.Copier.Copy(ctx, transfer.Request{
 		Source: c.source, SourceRepository: a.lease.Repository, Repository: a.target,
 		Root: c.manifests[step.Tags[0].Name], Tags: tags, Progress: a.work.progress(), Fence: a.held.fence,
-		Repair: repair,
+		Repair: repair, Urgent: a.urgent(),
 	})
 	a.bytes.Add(done.Bytes)
 	for _, tag := range step.Tags {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
@@ -44,6 +45,9 @@ type attempt struct {
 func (e *Engine) sync(ctx context.Context, lease *tracking.Lease, held *heldLease, work *Active) tracking.Outcome {
 	a := newAttempt(e, lease)
 	a.held, a.work = held, work
+	if a.urgent() {
+		ctx = registry.WithUrgency(ctx)
+	}
 	for round := 1; ; round++ {
 		a.used = nil // the round before may have written what uses more
 		c, err := a.compare(ctx)
@@ -145,6 +149,12 @@ func (a *attempt) dropPins(ctx context.Context, c comparison) error {
 		errs = append(errs, a.Tracking.DropPin(ctx, a.lease.Repository, tag))
 	}
 	return errors.Join(errs...)
+}
+
+// urgent says whether the sync goes before a backfill's where they wait for a turn. A verification reads everything, and
+// can wait.
+func (a *attempt) urgent() bool {
+	return a.lease.Class == tracking.Live && a.lease.Verify == tracking.TagsOnly
 }
 
 func newAttempt(e *Engine, lease *tracking.Lease) *attempt {
