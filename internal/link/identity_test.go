@@ -1,10 +1,14 @@
 package link
 
 import (
+	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"net/url"
 	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func TestIdentify(t *testing.T) {
@@ -77,5 +81,22 @@ func TestIdentityWithoutConnection(t *testing.T) {
 	want := Identity{Role: RoleOperator, Name: "ops"}
 	if id, ok := IdentityFrom(ContextWithIdentity(t.Context(), want)); !ok || id != want {
 		t.Errorf("got %v, %v", id, ok)
+	}
+}
+
+// A verified certificate that names nobody may call nothing that is guarded.
+func TestNobodyIsNotAuthenticated(t *testing.T) {
+	t.Parallel()
+	guard := authorizer(func(context.Context, string, Identity) error { return nil })
+	for want, ctx := range map[codes.Code]context.Context{
+		codes.Unauthenticated: ContextWithIdentity(t.Context(), Identity{}),
+		codes.OK:              ContextWithIdentity(t.Context(), Identity{Self: true}),
+	} {
+		if err := guard.check(ctx, "/s/m"); status.Code(err) != want {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	if err := guard.check(t.Context(), "/s/m"); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("without a connection: %v", err)
 	}
 }
