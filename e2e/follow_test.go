@@ -48,6 +48,21 @@ func leaves(t testing.TB, p *pair, repository, tag string) {
 	})
 }
 
+// empties waits until the site answers that the repository has no tags. Meanwhile docker-registry 2.8 answers 500 for a tag
+// whose manifest goes between two of its own reads.
+func empties(t testing.TB, p *pair, repository string) {
+	t.Helper()
+	site := registrytest.NewClient(p.Site.URL())
+	defer site.Close()
+	eventually(t, func(ctx context.Context) error {
+		tags, err := site.Tags(ctx, repository)
+		if err == nil && len(tags) > 0 {
+			return fmt.Errorf("still on the site: %v", tags)
+		}
+		return err
+	})
+}
+
 // tagsAre fails the test unless the site's repository has exactly these tags.
 func tagsAre(t testing.TB, p *pair, repository string, want map[string]string) {
 	t.Helper()
@@ -166,12 +181,7 @@ func followDeleteRepository(t *testing.T, p *pair) {
 	for i := range 8 {
 		registrytest.DeleteTag(t, p.Registry.URL(), "team/gone", fmt.Sprintf("v%d", i))
 	}
-	eventually(t, func(context.Context) error {
-		if tags := registrytest.Tags(t, p.Site.URL(), "team/gone"); len(tags) > 0 {
-			return fmt.Errorf("still on the site: %v", tags)
-		}
-		return nil
-	})
+	empties(t, p, "team/gone")
 	p.Synced(t)
 }
 
@@ -190,12 +200,7 @@ func TestRepositoryRemovedFromStorage(t *testing.T) {
 		if err := os.RemoveAll(folder); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, func(context.Context) error {
-			if tags := registrytest.Tags(t, p.Site.URL(), "old/service"); len(tags) > 0 {
-				return fmt.Errorf("still on the site: %v", tags)
-			}
-			return nil
-		})
+		empties(t, p, "old/service")
 		p.Converges(t, "old/service", "new/service")
 		if tags := registrytest.Tags(t, p.Site.URL(), "new/service"); len(tags) != 6 {
 			t.Errorf("the other repository has %v", tags)

@@ -18,7 +18,6 @@ type options struct {
 	primaryProxy, siteProxy        bool
 	before                         func(ctx context.Context, to *registrytest.Client) error
 	notificationsOff               bool
-	daemonsOff                     bool
 }
 
 // withSite says which registry the site has; CNCF distribution unless said.
@@ -64,9 +63,6 @@ func withContent(fill func(ctx context.Context, to *registrytest.Client) error) 
 
 // withoutNotifications drops every notification from the start; see pair.Notifications.
 func withoutNotifications() option { return func(o *options) { o.notificationsOff = true } }
-
-// withoutDaemons prepares both daemons but starts neither.
-func withoutDaemons() option { return func(o *options) { o.daemonsOff = true } }
 
 // set puts a value at a dotted key, making the maps on the way.
 func set(config map[string]any, key string, value any) {

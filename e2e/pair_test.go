@@ -68,10 +68,8 @@ func newPair(t testing.TB, opts ...option) *pair {
 	p.Site = o.site(t, o.siteRegistry...)
 	p.Primary = newDaemon(t, "primaryd", dir, p.primaryConfig(&o, httpAddress, grpcAddress))
 	p.Secondary = newDaemon(t, "secondaryd", dir, p.secondaryConfig(&o, grpcAddress))
-	if !o.daemonsOff {
-		p.Primary.Start()
-		p.Secondary.Start()
-	}
+	p.Primary.Start()
+	p.Secondary.Start()
 	return p
 }
 
@@ -184,14 +182,9 @@ func (p *pair) connect(address, name string) *grpc.ClientConn {
 	return conn
 }
 
-// Nodes is primaryd's node service as the operator sees it. Like the other two it is for the daemon's present life.
+// Nodes is primaryd's node service as the operator sees it. Like Replication it is for the daemon's present life.
 func (p *pair) Nodes() antipodev1.NodeServiceClient {
 	return antipodev1.NewNodeServiceClient(p.connect(p.Primary.GRPC(), operatorName))
-}
-
-// Feed is primaryd's feed service as the operator sees it.
-func (p *pair) Feed() antipodev1.FeedServiceClient {
-	return antipodev1.NewFeedServiceClient(p.connect(p.Primary.GRPC(), operatorName))
 }
 
 // Replication is secondaryd's service as the operator sees it.
