@@ -3,6 +3,7 @@ package service_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,8 +18,10 @@ import (
 	"github.com/antipode-registry/antipode/client"
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 	"github.com/antipode-registry/antipode/internal/authority"
+	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
 	"github.com/antipode-registry/antipode/internal/link"
+	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
 	"github.com/antipode-registry/antipode/secondaryd/internal/replicate"
 	"github.com/antipode-registry/antipode/secondaryd/internal/service"
@@ -180,4 +183,26 @@ func (s *site) connect(t *testing.T, leaf authority.Leaf) *grpc.ClientConn {
 		}
 	})
 	return conn
+}
+
+// The primary's refusal of the site is not the site's refusal of its caller.
+func TestErrorsBecomeCodes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{status.Error(codes.Unauthenticated, "the certificate of eu-west"), codes.Unavailable},
+		{status.Error(codes.PermissionDenied, "not granted"), codes.PermissionDenied},
+		{status.Error(codes.Unavailable, "restarting"), codes.Unavailable},
+		{database.ErrUnavailable, codes.Unavailable},
+		{registry.ErrUnavailable, codes.Unavailable},
+		{registry.ErrMalformed, codes.FailedPrecondition},
+		{context.DeadlineExceeded, codes.Unavailable},
+		{errors.New("secret"), codes.Unknown}, // package link hides it
+	} {
+		if got := status.Code(service.MapError(fmt.Errorf("list the primary: %w", test.err))); got != test.want {
+			t.Errorf("%v: %v, want %v", test.err, got, test.want)
+		}
+	}
 }

@@ -44,10 +44,15 @@ func (a Access) Authorize(_ context.Context, _ string, id link.Identity) error {
 	return status.Errorf(codes.Unauthenticated, "the certificate of %q is not an operator's", id.Name)
 }
 
-// MapError turns domain errors into status errors: the one place where codes are chosen.
+// MapError turns domain errors into status errors: the one place where codes are chosen. What it does not know it returns
+// as it is; package link logs that and tells the caller nothing of it.
 func MapError(err error) error {
 	if s, ok := status.FromError(err); ok {
-		// What the primary answered keeps its code, with our words about it.
+		if s.Code() == codes.Unauthenticated {
+			// The primary refuses the site. To pass the code on would say that the site refuses its caller.
+			return status.Error(codes.Unavailable, err.Error())
+		}
+		// What else the primary answered keeps its code, with our words about it.
 		return status.Error(s.Code(), err.Error())
 	}
 	switch {
@@ -57,12 +62,11 @@ func MapError(err error) error {
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, registry.ErrMalformed):
 		return status.Error(codes.FailedPrecondition, err.Error())
-	case errors.Is(err, context.Canceled):
-		return status.Error(codes.Canceled, "cancelled")
-	case errors.Is(err, context.DeadlineExceeded):
-		return status.Error(codes.DeadlineExceeded, "took too long")
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		// Not the caller's own end, which package link sees first.
+		return status.Error(codes.Unavailable, "took too long")
 	}
-	return status.Error(codes.Internal, err.Error())
+	return err
 }
 
 // Differ compares both sides of a repository; *replicate.Engine implements it.
