@@ -30,7 +30,7 @@ func run(ctx context.Context, oneshot bool) error {
 		return err
 	}
 	fmt.Println("Antipode demo: a primary registry, a site's registry, and the pair between them, in", dir)
-	s, err := prepare(dir)
+	s, err := prepare(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -70,16 +70,16 @@ func show(ctx context.Context, s *stage) error {
 		return err
 	}
 	const repository = "demo/app"
-	w := witness{ctx: ctx, primary: primary, site: site, repository: repository}
+	w := witness{primary: primary, site: site, repository: repository}
 	one, two := newImage("one", "amd64"), newImage("two", "arm64")
 	w.step("push demo/app:v1", func() error { return push(ctx, primary, repository, one, "v1") })
-	w.arrives("v1", one.manifest.Digest)
+	w.arrives(ctx, "v1", one.manifest.Digest)
 	w.step("push demo/app:v2", func() error { return push(ctx, primary, repository, two, "v2") })
-	w.arrives("v2", two.manifest.Digest)
+	w.arrives(ctx, "v2", two.manifest.Digest)
 	w.step("move demo/app:v1 to v2's image", func() error {
 		return primary.PutManifest(ctx, repository, "v1", two.manifest)
 	})
-	w.arrives("v1", two.manifest.Digest)
+	w.arrives(ctx, "v1", two.manifest.Digest)
 	index := newIndex(one, two)
 	w.step("push the multi-arch demo/app:multi", func() error {
 		if err := push(ctx, primary, repository, one, one.manifest.Digest); err != nil {
@@ -87,10 +87,10 @@ func show(ctx context.Context, s *stage) error {
 		}
 		return primary.PutManifest(ctx, repository, "multi", index)
 	})
-	w.arrives("multi", index.Digest)
-	w.pullable(one.manifest.Digest, two.manifest.Digest)
+	w.arrives(ctx, "multi", index.Digest)
+	w.pullable(ctx, one.manifest.Digest, two.manifest.Digest)
 	w.step("delete demo/app:v1", func() error { return primary.DeleteTag(ctx, repository, "v1") })
-	w.leaves("v1")
-	w.arrives("v2", two.manifest.Digest)
+	w.leaves(ctx, "v1")
+	w.arrives(ctx, "v2", two.manifest.Digest)
 	return w.err
 }

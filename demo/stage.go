@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -43,7 +44,7 @@ func (s *stage) primaryURL() string { return "http://" + s.addresses["primary-re
 func (s *stage) siteURL() string    { return "http://" + s.addresses["site-registry"] }
 
 // prepare makes a fresh folder with certificates and configuration files.
-func prepare(dir string) (*stage, error) {
+func prepare(ctx context.Context, dir string) (*stage, error) {
 	s := &stage{dir: dir, addresses: map[string]string{}, secret: rand.Text(), quiet: make(chan struct{})}
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, err
@@ -52,7 +53,7 @@ func prepare(dir string) (*stage, error) {
 		return nil, err
 	}
 	for _, part := range parts {
-		address, err := free(part.address)
+		address, err := free(ctx, part.address)
 		if err != nil {
 			return nil, err
 		}
@@ -65,9 +66,9 @@ func prepare(dir string) (*stage, error) {
 }
 
 // free returns the address if nobody listens there, and else one with another port.
-func free(address string) (string, error) {
+func free(ctx context.Context, address string) (string, error) {
 	for _, candidate := range []string{address, "127.0.0.1:0"} {
-		listener, err := net.Listen("tcp", candidate)
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", candidate)
 		if err == nil {
 			return listener.Addr().String(), listener.Close()
 		}
@@ -156,12 +157,13 @@ func answers(ctx context.Context, name, url string) error {
 	defer cancel()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
+	probe := &http.Client{Timeout: time.Second}
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return err
 		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
+		if resp, err := probe.Do(req); err == nil {
 			_ = resp.Body.Close() // nothing of it is read
 			if resp.StatusCode == http.StatusOK {
 				return nil
@@ -179,8 +181,8 @@ func answers(ctx context.Context, name, url string) error {
 func (s *stage) stop() {
 	s.stopping.Do(func() {
 		close(s.quiet)
-		for i := len(s.processes) - 1; i >= 0; i-- {
-			_ = s.processes[i].Process.Signal(syscall.SIGTERM) // it may have ended already
+		for _, p := range slices.Backward(s.processes) {
+			_ = p.Process.Signal(syscall.SIGTERM) // it may have ended already
 		}
 		timer := time.AfterFunc(10*time.Second, func() {
 			for _, p := range s.processes {

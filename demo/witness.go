@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,7 +14,6 @@ const patience = 30 * time.Second
 
 // witness does things at the primary and watches the site. After the first error it does nothing more.
 type witness struct {
-	ctx           context.Context
 	primary, site *registry.Registry
 	repository    string
 	done          time.Time
@@ -33,20 +33,20 @@ func (w *witness) step(what string, do func() error) {
 }
 
 // arrives waits until both registries answer the digest for the tag.
-func (w *witness) arrives(tag, digest string) {
-	w.wait("arrive", tag, func(found []registry.Tag) bool { return len(found) == 1 && found[0].Digest == digest })
+func (w *witness) arrives(ctx context.Context, tag, digest string) {
+	w.wait(ctx, "arrive", tag, func(found []registry.Tag) bool { return len(found) == 1 && found[0].Digest == digest })
 }
 
 // leaves waits until neither registry knows the tag.
-func (w *witness) leaves(tag string) {
-	w.wait("leave", tag, func(found []registry.Tag) bool { return len(found) == 0 })
+func (w *witness) leaves(ctx context.Context, tag string) {
+	w.wait(ctx, "leave", tag, func(found []registry.Tag) bool { return len(found) == 0 })
 }
 
-func (w *witness) wait(what, tag string, seen func([]registry.Tag) bool) {
+func (w *witness) wait(ctx context.Context, what, tag string, seen func([]registry.Tag) bool) {
 	if w.err != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
@@ -60,7 +60,8 @@ func (w *witness) wait(what, tag string, seen func([]registry.Tag) bool) {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			w.fail(fmt.Errorf("%s:%s did not %s within %s (last error: %v)", w.repository, tag, what, patience, err))
+			w.fail(fmt.Errorf("%s:%s did not %s within %s: %w", w.repository, tag, what, patience,
+				errors.Join(err, ctx.Err())))
 			return
 		}
 	}
@@ -76,12 +77,12 @@ func (w *witness) has(ctx context.Context, r *registry.Registry, tag string, see
 }
 
 // pullable checks that the site has manifests by their digests, with the primary's very bytes.
-func (w *witness) pullable(digests ...string) {
+func (w *witness) pullable(ctx context.Context, digests ...string) {
 	for _, digest := range digests {
 		if w.err != nil {
 			return
 		}
-		if _, err := w.site.Manifest(w.ctx, w.repository, digest); err != nil {
+		if _, err := w.site.Manifest(ctx, w.repository, digest); err != nil {
 			w.fail(err)
 		}
 	}

@@ -169,13 +169,20 @@ func (d *daemon) openEngine(context.Context) error {
 		replicate.Parts{Tracking: d.tracking, Primary: d.primary, Site: d.site, Copier: copier},
 		replicate.Options{
 			Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Workers: d.cfg.Replication.Workers, Lease: lease,
-			Policy: d.cfg.policy(), SiteBrake: d.cfg.siteBrake(), Target: d.cfg.target, OpenSource: d.openSource, SourceURL: d.cfg.Primary.RegistryURL, Logger: d.logger,
-			Metrics: replicate.NewMetrics(d.metrics),
+			Policy: d.cfg.policy(), SiteBrake: d.cfg.siteBrake(), Target: d.cfg.target, OpenSource: d.openSource,
+			SourceURL: d.cfg.Primary.RegistryURL, Logger: d.logger, Metrics: replicate.NewMetrics(d.metrics),
 		})
 	return nil
 }
 
-func (d *daemon) listen(context.Context) (err error) {
+func (d *daemon) listen(ctx context.Context) (err error) {
+	if d.http, err = (&net.ListenConfig{}).Listen(ctx, "tcp", d.cfg.HTTP.Listen); err != nil {
+		return fmt.Errorf("http.listen: %w", err)
+	}
+	return d.listenGRPC() //nolint:contextcheck // handlers take the contexts of their streams
+}
+
+func (d *daemon) listenGRPC() (err error) {
 	access := service.Access{Node: d.cfg.Node, Operators: d.cfg.Operators}
 	d.server, err = link.Listen(link.ServerConfig{
 		Listen: d.cfg.GRPC.Listen, CertFile: d.cfg.GRPC.CertFile, KeyFile: d.cfg.GRPC.KeyFile,
@@ -193,9 +200,6 @@ func (d *daemon) listen(context.Context) (err error) {
 	antipodev1.RegisterReplicationServiceServer(d.server.GRPC(),
 		service.NewReplicationService(d.cfg.Node, d.tracking, d.engine, status))
 	d.reporter = service.NewReporter(d.cfg.Node, status, d.primary, d.tracking.Watch, d.logger)
-	if d.http, err = net.Listen("tcp", d.cfg.HTTP.Listen); err != nil {
-		return fmt.Errorf("http.listen: %w", err)
-	}
 	return nil
 }
 

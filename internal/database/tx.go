@@ -63,7 +63,7 @@ func (db *DB) writeOnce(ctx context.Context, relaxed bool, fn func(ctx context.C
 	if err != nil {
 		return fmt.Errorf("database: connect: %w", err)
 	}
-	defer conn.Close() //nolint:errcheck // it only goes back to the pool
+	defer conn.Close()
 	begun, err := db.begin(ctx, conn, relaxed)
 	if err != nil {
 		return fmt.Errorf("database: begin: %w", err)

@@ -79,24 +79,29 @@ func (f *Follower) set(connected bool, err error) {
 // Run follows until ctx ends, whatever happens to the link or to the database meanwhile.
 func (f *Follower) Run(ctx context.Context) error {
 	for failures := 0; ctx.Err() == nil; {
-		began, err := f.Stream(ctx)
-		f.set(false, err)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if began {
+		if f.once(ctx) {
 			failures = 0
-		}
-		f.opts.Logger.Warn("the subscription ended; reconnecting", "side", "primary", "error", err)
-		if errors.Is(err, client.ErrStartOver) {
-			if err := f.tracking.StartOver(ctx); err != nil {
-				f.opts.Logger.Error("could not begin to start over", "side", "local", "error", err)
-			}
 		}
 		pause(ctx, failures)
 		failures++
 	}
 	return nil
+}
+
+// once follows one stream to its end, and says whether it began at all.
+func (f *Follower) once(ctx context.Context) (began bool) {
+	began, err := f.Stream(ctx)
+	f.set(false, err)
+	if ctx.Err() != nil {
+		return began
+	}
+	f.opts.Logger.Warn("the subscription ended; reconnecting", "side", "primary", "error", err)
+	if errors.Is(err, client.ErrStartOver) {
+		if err := f.tracking.StartOver(ctx); err != nil {
+			f.opts.Logger.Error("could not begin to start over", "side", "local", "error", err)
+		}
+	}
+	return began
 }
 
 // Stream follows one stream from the stored cursor until it ends, and says whether it began at all.

@@ -128,8 +128,8 @@ func (e *Engine) run(ctx context.Context, lease *tracking.Lease, asked time.Time
 	began := time.Now()
 	work, end := e.active.begin(lease.Repository)
 	defer end()
-	held := hold(ctx, e.Tracking, lease, asked, e.opts.Lease)
-	outcome := e.sync(held.ctx, lease, held, work)
+	leased, held := hold(ctx, e.Tracking, lease, asked, e.opts.Lease)
+	outcome := e.sync(leased, lease, held, work)
 	held.end()
 	if ctx.Err() != nil && outcome.Failure != nil {
 		outcome = interrupted(outcome)

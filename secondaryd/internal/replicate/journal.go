@@ -52,12 +52,10 @@ func (e *referenceError) Error() string { return e.reference + ": " + e.err.Erro
 func (e *referenceError) Unwrap() error { return e.err }
 
 func referenceOf(err error) string {
-	var about *referenceError
-	if errors.As(err, &about) {
+	if about, ok := errors.AsType[*referenceError](err); ok {
 		return about.reference
 	}
-	var failed *registry.Error
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*registry.Error](err); ok {
 		return failed.Reference
 	}
 	return ""
@@ -65,12 +63,10 @@ func referenceOf(err error) string {
 
 // sideOf says which side an error came from.
 func sideOf(err error) string {
-	var failed *registry.Error
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*registry.Error](err); ok {
 		return string(failed.Side)
 	}
-	var primary *primaryError
-	if errors.As(err, &primary) {
+	if _, ok := errors.AsType[*primaryError](err); ok {
 		return sidePrimary
 	}
 	return sideLocal

@@ -10,40 +10,43 @@ import (
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
 
-// heldLease keeps a lease alive while a repository is synced. Its context ends when the lease is lost.
+// heldLease keeps a lease alive while a repository is synced.
 type heldLease struct {
-	ctx    context.Context
 	end    func()
+	ended  func() error // why the lease is no longer kept alive; nil while it is
 	expiry atomic.Int64 // of the lease, as unix nanoseconds of our own clock
 }
 
-// hold renews lease three times in its length until end is called. asked is when the lease was asked for.
+// hold renews lease three times in its length until end is called. asked is when the lease was asked for. The context
+// that it returns ends when the lease is lost.
 func hold(
 	ctx context.Context, store *tracking.Store, lease *tracking.Lease, asked time.Time, length time.Duration,
-) *heldLease {
+) (context.Context, *heldLease) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	held := &heldLease{ctx: ctx}
+	held := &heldLease{ended: func() error { return context.Cause(ctx) }}
 	held.extend(asked, length)
 	var renewer sync.WaitGroup
-	renewer.Go(func() { held.renew(store, lease, length, cancel) })
+	renewer.Go(func() { held.renew(ctx, store, lease, length, cancel) })
 	held.end = func() {
 		cancel(nil)
 		renewer.Wait()
 	}
-	return held
+	return ctx, held
 }
 
-func (h *heldLease) renew(store *tracking.Store, lease *tracking.Lease, length time.Duration, cancel context.CancelCauseFunc) {
+func (h *heldLease) renew(
+	ctx context.Context, store *tracking.Store, lease *tracking.Lease, length time.Duration, cancel context.CancelCauseFunc,
+) {
 	ticker := time.NewTicker(length / 3)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-h.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
 		asked := time.Now()
-		err := store.Renew(h.ctx, lease)
+		err := store.Renew(ctx, lease)
 		switch {
 		case err == nil:
 			h.extend(asked, length)
@@ -67,7 +70,7 @@ func (h *heldLease) fence(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if err := context.Cause(h.ctx); err != nil {
+	if err := h.ended(); err != nil {
 		return err
 	}
 	if time.Now().UnixNano() >= h.expiry.Load() {

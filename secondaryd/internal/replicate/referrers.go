@@ -71,7 +71,7 @@ func (a *attempt) addReferrers(ctx context.Context, c *comparison, want *plan.So
 		c.again = len(c.listing.Subjects) > 0
 		return nil
 	}
-	probe := reference("")
+	var probe string
 	if len(c.listing.Subjects) > 0 {
 		probe = c.listing.Subjects[0].Digest
 	} else {

@@ -111,7 +111,7 @@ func (r *row) settle(l *Lease, o Outcome, now int64, opts Options) {
 	r.sum = o.Sum
 	switch {
 	case o.Synced:
-		r.succeed(l, o, now)
+		r.succeed(l, now)
 	case o.Failure != nil:
 		r.fail(*o.Failure, now)
 		if o.Held != "" {
@@ -137,7 +137,7 @@ func (r *row) settle(l *Lease, o Outcome, now int64, opts Options) {
 }
 
 // succeed brings the row to what the lease saw. A resync that was asked for meanwhile still wants its complete listing.
-func (r *row) succeed(l *Lease, o Outcome, now int64) {
+func (r *row) succeed(l *Lease, now int64) {
 	r.clearFailure()
 	r.held, r.released = "", false
 	r.lastSynced = sql.NullInt64{Int64: now, Valid: true}
