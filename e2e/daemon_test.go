@@ -19,7 +19,7 @@ import (
 )
 
 // patience bounds every wait for something that should happen. It is generous: the machine may be busy with others.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // daemon is primaryd or secondaryd as a child process that can be killed and started again. Its methods are for the
 // goroutine of the test.

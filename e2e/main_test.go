@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // binaries is the folder of the daemons under test; TestMain sets it once, before any test.
@@ -30,7 +32,14 @@ func run(m *testing.M) int {
 		return 1
 	}
 	binaries = dir
-	return m.Run()
+	if code := m.Run(); code != 0 {
+		return code
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: the tests left something running:", err)
+		return 1
+	}
+	return 0
 }
 
 func binary(name string) string { return filepath.Join(binaries, name) }
