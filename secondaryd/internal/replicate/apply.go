@@ -93,13 +93,17 @@ func (a *attempt) copyAll(ctx context.Context, c comparison, steps []plan.Copy, 
 // copy brings one graph over and writes its tags; with repair everything is uploaded, whatever is thought to be there.
 func (a *attempt) copy(ctx context.Context, c comparison, step plan.Copy, repair bool) (transfer.Result, error) {
 	var tags []string
+	source := c.source
 	for _, tag := range step.Tags {
 		if isTag(tag.Name) {
 			tags = append(tags, tag.Name)
 		}
+		if c.restored[tag.Name] {
+			source = remnants{Source: c.source, site: a.Site, repository: a.target}
+		}
 	}
 	done, err := a.Copier.Copy(ctx, transfer.Request{
-		Source: c.source, SourceRepository: a.lease.Repository, Repository: a.target,
+		Source: source, SourceRepository: a.lease.Repository, Repository: a.target,
 		Root: c.manifests[step.Tags[0].Name], Tags: tags, Progress: a.work.progress(), Fence: a.held.fence,
 		Repair: repair, Urgent: a.urgent(),
 	})

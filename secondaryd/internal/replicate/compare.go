@@ -19,6 +19,8 @@ type comparison struct {
 	manifests map[string]registry.Tag
 	// subjects of what has no tag, by the same names.
 	subjects map[string]string
+	// restored are the tags that the source lacks and an operator brought back.
+	restored map[string]bool
 	site     plan.Site
 	plan     plan.Plan
 	// obsoletePins are restored tags that the source has again.
@@ -44,7 +46,7 @@ func (a *attempt) compare(ctx context.Context) (comparison, error) {
 	}
 	c := comparison{
 		listing: listing, source: source, manifests: make(map[string]registry.Tag, len(listing.Tags)),
-		subjects: map[string]string{},
+		subjects: map[string]string{}, restored: map[string]bool{},
 	}
 	want := plan.Source{Complete: listing.Complete, Present: listing.Present, Absent: slices.Clone(listing.Absent)}
 	for _, tag := range listing.Tags {
@@ -92,6 +94,7 @@ func (a *attempt) addPins(ctx context.Context, c *comparison, want *plan.Source)
 		want.Absent = slices.DeleteFunc(want.Absent, func(tag string) bool { return tag == pin.Tag })
 		if c.listing.Complete {
 			c.manifests[pin.Tag] = registry.Tag{Name: pin.Tag, Digest: pin.Digest}
+			c.restored[pin.Tag] = true
 			want.Tags = append(want.Tags, plan.Tag{Name: pin.Tag, Digest: pin.Digest})
 		}
 	}

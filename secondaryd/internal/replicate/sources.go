@@ -1,11 +1,14 @@
 package replicate
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/transfer"
 )
 
 // sources keeps one handle for each address of the primary's registry, so that all workers share its budget and its
@@ -39,4 +42,36 @@ func (s *sources) at(configured, announced string) (*registry.Registry, error) {
 	}
 	s.handles[url] = handle
 	return handle, nil
+}
+
+// remnants is the source of a restored tag: what the primary's registry no longer has, the site's may, for a registry
+// keeps what no tag names until its garbage is collected.
+type remnants struct {
+	transfer.Source
+	site       *registry.Registry
+	repository string // on the site
+}
+
+// Manifest implements transfer.Source.
+func (r remnants) Manifest(ctx context.Context, repository, reference string) (registry.Manifest, error) {
+	m, err := r.Source.Manifest(ctx, repository, reference)
+	if errors.Is(err, registry.ErrNotFound) {
+		if own, ownErr := r.site.Manifest(ctx, r.repository, reference); ownErr == nil {
+			return own, nil
+		}
+	}
+	return m, err
+}
+
+// Blob implements transfer.Source.
+func (r remnants) Blob(
+	ctx context.Context, repository string, desc registry.Descriptor, offset int64,
+) (io.ReadCloser, error) {
+	content, err := r.Source.Blob(ctx, repository, desc, offset)
+	if errors.Is(err, registry.ErrNotFound) {
+		if own, ownErr := r.site.Blob(ctx, r.repository, desc, offset); ownErr == nil {
+			return own, nil
+		}
+	}
+	return content, err
 }
