@@ -170,11 +170,6 @@ func (s *stage) release(repository string) {
 	s.operate(func(ctx context.Context) (bool, error) { return s.store.Release(ctx, repository) })
 }
 
-func (s *stage) verify(repository string, depth tracking.Depth) {
-	s.Helper()
-	s.operate(func(ctx context.Context) (bool, error) { return s.store.Verify(ctx, repository, depth) })
-}
-
 func (s *stage) row(repository string) tracking.Repository {
 	s.Helper()
 	row, found, err := s.store.Get(s.Context(), repository)
