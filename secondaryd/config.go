@@ -171,9 +171,13 @@ func (s *settings) wants(repository string) bool {
 	return matches(s.Replication.Include, repository) && !matches(s.Replication.Exclude, repository)
 }
 
-// scope identifies what the site replicates: when it changes, the feed has to be read again from its beginning.
-func (s *settings) scope() string {
-	return fmt.Sprintf("include %q exclude %q rename %q", s.Replication.Include, s.Replication.Exclude, s.Replication.Rename)
+// scope identifies what the site replicates, and under which names, for the tracking table to notice when it changes.
+func (s *settings) scope() tracking.Scope {
+	return tracking.Scope{
+		Selection: fmt.Sprintf("include %q exclude %q", s.Replication.Include, s.Replication.Exclude),
+		Names:     fmt.Sprintf("rename %q", s.Replication.Rename),
+		Wants:     s.wants,
+	}
 }
 
 func (s *settings) policy() plan.Policy {

@@ -113,7 +113,7 @@ func (d *daemon) openTracking(ctx context.Context) (err error) {
 	if d.tracking, err = tracking.Open(ctx, d.db, tracking.Options{Lease: lease}); err != nil {
 		return err
 	}
-	changed, err := d.tracking.SetScope(ctx, d.cfg.scope(), d.cfg.wants)
+	changed, err := d.tracking.SetScope(ctx, d.cfg.scope())
 	if changed {
 		d.logger.Info("what is replicated was changed in the configuration; reading the feed from its beginning")
 	}

@@ -107,6 +107,8 @@ func (r *Registry) replaceTag(ctx context.Context, c call, repository, tag strin
 			" deleting the tag again finishes this: %w", spare.Digest, err))
 		if cause, ok := errors.AsType[*Error](err); ok {
 			e.Status, e.Code = cause.Status, cause.Code
+			// Deletes may have been switched off: the next tag is not overwritten before that is looked at again.
+			r.digestDeleteSeen.Store(false)
 		}
 		return e
 	}

@@ -46,7 +46,7 @@ func (s *Store) Pin(ctx context.Context, repository string, tags []string) (pins
 				return err
 			}
 		}
-		found, err = s.repin(ctx, tx, repository, "restore", pins, now)
+		found, err = s.repin(ctx, tx, repository, "kept from now on", pins, now)
 		return err
 	})
 	return pins, found, err
@@ -69,7 +69,7 @@ func (s *Store) Unpin(ctx context.Context, repository string, tags []string) (pi
 				return err
 			}
 		}
-		found, err = s.repin(ctx, tx, repository, "restore", pins, now)
+		found, err = s.repin(ctx, tx, repository, "no longer kept", pins, now)
 		return err
 	})
 	return pins, found, err
@@ -89,7 +89,7 @@ func deletePin(ctx context.Context, tx *database.Tx, repository, tag string) err
 
 // repin makes the repository due after its pins changed.
 func (s *Store) repin(
-	ctx context.Context, tx *database.Tx, repository, action string, pins []Pin, now int64,
+	ctx context.Context, tx *database.Tx, repository, what string, pins []Pin, now int64,
 ) (found bool, err error) {
 	if len(pins) == 0 {
 		row := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM repository WHERE name = $1)", repository)
@@ -102,7 +102,7 @@ func (s *Store) repin(
 	entries := make([]Entry, 0, len(pins))
 	for _, pin := range pins {
 		entries = append(entries, Entry{
-			Action: action, Reference: pin.Tag, Digest: pin.Digest, Detail: "an operator asked for it",
+			Action: "restore", Reference: pin.Tag, Digest: pin.Digest, Detail: what + ": an operator asked for it",
 		})
 	}
 	return true, s.record(ctx, tx, repository, entries, now)

@@ -7,33 +7,58 @@ import (
 	"github.com/antipode-registry/antipode/internal/database"
 )
 
-// SetScope notes what the site replicates: scope is any text that changes with it, wants the same as a predicate. When
-// it differs from the one noted before, repositories that are no longer wanted are no longer tracked (what the site
-// holds of them stays), and the feed is to be read from its beginning again, since changes to the others were passed
-// over. It says whether that was so; the first scope of a store changes nothing. Call it before following and claiming.
-func (s *Store) SetScope(ctx context.Context, scope string, wants func(repository string) bool,
-) (changed bool, err error) {
-	err = s.write(ctx, "note the scope", func(ctx context.Context, tx *database.Tx, _ int64) error {
+// Scope is what a site replicates, and under which names. The two texts are any that change with it.
+type Scope struct {
+	Selection, Names string
+	// Wants says what Selection does, as a predicate.
+	Wants func(repository string) bool
+}
+
+// SetScope notes what the site replicates. When the selection differs from the one noted before, repositories that are
+// no longer wanted are no longer tracked (what the site holds of them stays), and the feed is to be read from its
+// beginning again, since changes to the others were passed over. When the names differ, every repository is due, for
+// the site holds nothing under the new ones. It says whether something was so; the first scope of a store changes
+// nothing. Call it before following and claiming.
+func (s *Store) SetScope(ctx context.Context, scope Scope) (changed bool, err error) {
+	err = s.write(ctx, "note the scope", func(ctx context.Context, tx *database.Tx, now int64) error {
 		if _, err := s.lockSite(ctx, tx); err != nil {
 			return err
 		}
-		var before string
-		if err := tx.QueryRowContext(ctx, "SELECT scope FROM site").Scan(&before); err != nil {
+		var before Scope
+		row := tx.QueryRowContext(ctx, "SELECT scope, names FROM site")
+		if err := row.Scan(&before.Selection, &before.Names); err != nil {
 			return err
 		}
-		if changed = before != "" && before != scope; changed {
-			if err := s.narrow(ctx, tx, wants); err != nil {
+		first := before.Selection == ""
+		changed = false
+		if !first && before.Selection != scope.Selection {
+			changed = true
+			if err := s.reselect(ctx, tx, scope.Wants); err != nil {
 				return err
 			}
-			// The feed stays the same: what is synced is so still, and only what is new to the site becomes due.
-			if _, err := tx.ExecContext(ctx, "UPDATE site SET revision = 0"); err != nil {
-				return fmt.Errorf("reset the cursor: %w", err)
+		}
+		if !first && before.Names != scope.Names {
+			changed = true
+			if _, err := resync(ctx, tx, "class = $2", now, int64(Backfill)); err != nil {
+				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, "UPDATE site SET scope = $1", scope)
+		_, err := tx.ExecContext(ctx, "UPDATE site SET scope = $1, names = $2", scope.Selection, scope.Names)
 		return err
 	})
 	return changed, err
+}
+
+// reselect narrows the table, and has the feed read again for what it lacks. The feed stays the same: what is synced is
+// so still, and only what is new to the site becomes due.
+func (s *Store) reselect(ctx context.Context, tx *database.Tx, wants func(string) bool) error {
+	if err := s.narrow(ctx, tx, wants); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "UPDATE site SET revision = 0"); err != nil {
+		return fmt.Errorf("reset the cursor: %w", err)
+	}
+	return nil
 }
 
 // narrow removes the rows that are no longer wanted.

@@ -9,9 +9,11 @@ import (
 
 func TestScope(t *testing.T) {
 	each(t, tracking.Options{}, func(t *testing.T, s *site) {
+		names := "as they are"
 		set := func(scope string, wants func(string) bool, want bool) {
 			t.Helper()
-			if changed, err := s.SetScope(t.Context(), scope, wants); changed != want || err != nil {
+			changed, err := s.SetScope(t.Context(), tracking.Scope{Selection: scope, Names: names, Wants: wants})
+			if changed != want || err != nil {
 				t.Fatalf("scope %s changed %v, want %v (%v)", scope, changed, want, err)
 			}
 		}
@@ -42,5 +44,13 @@ func TestScope(t *testing.T) {
 			t.Errorf("fence %d was given out twice", old.Fence)
 		}
 		s.wantLost(s.Finish(t.Context(), old, synced()))
+
+		// Under other names the site holds nothing.
+		names = "with a prefix"
+		set("all", everything, true)
+		set("all", everything, false)
+		if lease := s.take("a"); lease.Synced != -1 {
+			t.Errorf("the repository asks for changes since %d, want a complete listing", lease.Synced)
+		}
 	})
 }

@@ -9,6 +9,7 @@ CREATE TABLE site (
     heard_at BIGINT, -- when the primary was heard from
     paused   BOOLEAN NOT NULL DEFAULT FALSE,
     scope    TEXT    NOT NULL DEFAULT '', -- what the site replicates, as configured; empty before the first start
+    names    TEXT    NOT NULL DEFAULT '', -- how it names repositories, as configured
     total    BIGINT  NOT NULL DEFAULT 0 CHECK (total >= 0) -- rows of repository, so that nobody counts a million
 );
 INSERT INTO site (id) VALUES (1);
