@@ -91,12 +91,20 @@ func (r *Registry) List(ctx context.Context, repository string) (Listing, error)
 // Resolve looks at some tags of a repository, each with one HEAD. Absent are those of which the registry says so; any
 // other failure is an error for all. Both results are sorted, and hold each tag once.
 func (r *Registry) Resolve(ctx context.Context, repository string, tags []string) (found []Tag, absent []string, err error) {
-	return r.resolveAll(ctx, repository, tags, func(_ string, err error) error { return err })
+	return r.resolveAll(ctx, repository, tags, r.resolve, func(_ string, err error) error { return err })
 }
 
-// resolveAll is Resolve, except that forgive may let a tag pass that could not be resolved; it is then left out.
+// Glance is Resolve without certainty about what is not there: it costs one request for each tag, and from a tag that it
+// leaves out nothing follows. It is for tags that are about to be written.
+func (r *Registry) Glance(ctx context.Context, repository string, tags []string) ([]Tag, error) {
+	found, _, err := r.resolveAll(ctx, repository, tags, r.glance, func(_ string, err error) error { return err })
+	return found, err
+}
+
+// resolveAll is Resolve by one, except that forgive may let a tag pass that could not be resolved; it is then left out.
 func (r *Registry) resolveAll(
-	ctx context.Context, repository string, tags []string, forgive func(tag string, err error) error,
+	ctx context.Context, repository string, tags []string,
+	one func(ctx context.Context, repository, tag string) (*Tag, error), forgive func(tag string, err error) error,
 ) (found []Tag, absent []string, err error) {
 	c := call{op: "resolve tags of"}.on(repository, "")
 	if err := ValidRepository(repository); err != nil {
@@ -112,7 +120,7 @@ func (r *Registry) resolveAll(
 			break
 		}
 		group.Go(func() (err error) {
-			if seen[i], err = r.resolve(groupCtx, repository, name); err != nil {
+			if seen[i], err = one(groupCtx, repository, name); err != nil {
 				forgiven[i] = true
 				return forgive(name, err)
 			}

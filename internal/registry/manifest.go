@@ -170,6 +170,14 @@ func verify(content []byte, said string) error {
 
 // resolve looks at one tag; nil means that the registry says that it does not exist.
 func (r *Registry) resolve(ctx context.Context, repository, name string) (*Tag, error) {
+	if tag, err := r.glance(ctx, repository, name); tag != nil || err != nil {
+		return tag, err
+	}
+	return r.resolveByBody(ctx, repository, name)
+}
+
+// glance looks at one tag; nil means that HEAD says that it does not exist, which anybody may have said.
+func (r *Registry) glance(ctx context.Context, repository, name string) (*Tag, error) {
 	c, err := r.manifestCall("resolve tag", repository, name, auth.ActionPull)
 	if err != nil {
 		return nil, err
@@ -178,28 +186,30 @@ func (r *Registry) resolve(ctx context.Context, repository, name string) (*Tag, 
 	if err != nil {
 		return nil, err
 	}
-	if a.status == http.StatusOK {
-		if tag, ok := describedByHead(name, a); ok {
+	switch a.status {
+	case http.StatusOK:
+		if tag := describedByHead(name, a); tag != nil {
 			return tag, nil
 		}
-	} else if a.status != http.StatusNotFound {
-		return nil, r.unexpected(c, a)
+		return r.resolveByBody(ctx, repository, name)
+	case http.StatusNotFound:
+		return nil, nil
 	}
-	return r.resolveByBody(ctx, c, repository, name)
+	return nil, r.unexpected(c, a)
 }
 
-// describedByHead reads what a complete HEAD answer says.
-func describedByHead(name string, a *answer) (*Tag, bool) {
+// describedByHead reads what a HEAD answer says; nil if it does not say everything.
+func describedByHead(name string, a *answer) *Tag {
 	sum, mediaType := a.header.Get(headerDigest), saidMediaType(a.header)
 	if validDigest(sum) != nil || mediaType == "" || a.length <= 0 {
-		return nil, false
+		return nil
 	}
-	return &Tag{Name: name, Digest: sum, MediaType: mediaType, Size: a.length}, true
+	return &Tag{Name: name, Digest: sum, MediaType: mediaType, Size: a.length}
 }
 
 // resolveByBody asks with GET what HEAD did not settle: a 404, which without a body could be anybody's, or headers that
 // do not say everything.
-func (r *Registry) resolveByBody(ctx context.Context, c call, repository, name string) (*Tag, error) {
+func (r *Registry) resolveByBody(ctx context.Context, repository, name string) (*Tag, error) {
 	m, err := r.Manifest(ctx, repository, name)
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -207,7 +217,7 @@ func (r *Registry) resolveByBody(ctx context.Context, c call, repository, name s
 	case err != nil:
 		return nil, err
 	}
-	return &Tag{Name: c.reference, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size}, nil
+	return &Tag{Name: name, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size}, nil
 }
 
 // PutManifest writes a manifest under a tag or under its digest (distribution specification, "Pushing Manifests"), and

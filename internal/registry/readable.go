@@ -33,7 +33,7 @@ func (r *Registry) ResolveReadable(
 ) (found []Tag, absent, unreadable []string, err error) {
 	var mu sync.Mutex
 	most := max(mostUnreadable, len(tags)/10)
-	found, absent, err = r.resolveAll(ctx, repository, tags, func(tag string, err error) error {
+	found, absent, err = r.resolveAll(ctx, repository, tags, r.resolve, func(tag string, err error) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if !damaged(err) || len(unreadable) == most {

@@ -29,6 +29,7 @@ const settleWindow = time.Minute
 type Registry interface {
 	List(ctx context.Context, repository string) (registry.Listing, error)
 	Resolve(ctx context.Context, repository string, tags []string) ([]registry.Tag, []string, error)
+	Glance(ctx context.Context, repository string, tags []string) ([]registry.Tag, error)
 	Manifest(ctx context.Context, repository, reference string) (registry.Manifest, error)
 	Referrers(ctx context.Context, repository, digest string) ([]registry.Descriptor, bool, error)
 }
@@ -108,7 +109,7 @@ func (l *Lister) Walk(ctx context.Context, row feed.Row) (Listing, error) {
 		return Listing{}, err
 	}
 	tags := byName(all.Tags)
-	unsettled, err := l.settle(ctx, row.Repository, row.Hint.Touches, tags)
+	unsettled, err := l.settle(ctx, row.Repository, row.Hint.Touches, tags, nil)
 	if err != nil {
 		return Listing{}, err
 	}
@@ -144,12 +145,11 @@ func (l *Lister) delta(ctx context.Context, row feed.Row, since int64) (Listing,
 			names = append(names, touch.Tag)
 		}
 	}
-	found, _, err := l.registry.Resolve(ctx, row.Repository, names)
+	tags, missing, err := l.look(ctx, row.Repository, touches)
 	if err != nil {
 		return Listing{}, err
 	}
-	tags := byName(found)
-	unsettled, err := l.settle(ctx, row.Repository, touches, tags)
+	unsettled, err := l.settle(ctx, row.Repository, touches, tags, missing)
 	if err != nil {
 		return Listing{}, err
 	}
@@ -164,12 +164,41 @@ func (l *Lister) delta(ctx context.Context, row feed.Row, since int64) (Listing,
 	return answer, err
 }
 
-// settle waits, within bounds, for touched tags to read as announced, and returns those that still do not. It updates
-// tags with what it reads.
+// look asks for the touched tags. Of one that was announced just now it is not worth a request to make sure that it is not
+// there yet: what is missing of those is in doubt.
+func (l *Lister) look(
+	ctx context.Context, repository string, touches []feed.Touch,
+) (tags map[string]registry.Tag, missing []string, err error) {
+	var announced, others []string
+	for _, touch := range touches {
+		if _, untagged := touch.Untagged(); untagged {
+			continue
+		}
+		if touch.Digest != "" && !touch.Deleted && time.Since(touch.At) < settleWindow {
+			announced = append(announced, touch.Tag)
+		} else {
+			others = append(others, touch.Tag)
+		}
+	}
+	seen, err := l.registry.Glance(ctx, repository, announced)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, _, err := l.registry.Resolve(ctx, repository, others)
+	if err != nil {
+		return nil, nil, err
+	}
+	tags = byName(append(found, seen...))
+	missing = slices.DeleteFunc(announced, func(name string) bool { _, ok := tags[name]; return ok })
+	return tags, missing, nil
+}
+
+// settle waits, within bounds, for touched tags to read as announced, and returns those that still do not. It asks in any
+// case for those that are in doubt. It updates tags with what it reads.
 func (l *Lister) settle(
-	ctx context.Context, repository string, touches []feed.Touch, tags map[string]registry.Tag,
+	ctx context.Context, repository string, touches []feed.Touch, tags map[string]registry.Tag, doubted []string,
 ) ([]string, error) {
-	early := mismatched(touches, tags)
+	early := append(mismatched(touches, tags), doubted...)
 	for _, delay := range settleDelays {
 		if len(early) == 0 {
 			break

@@ -19,6 +19,8 @@ type late struct {
 	before, after []registry.Tag
 	at            time.Time
 	asked         []time.Duration // how long before at, of each question
+	certain       int             // questions whose answer says what is absent
+	slow          time.Duration   // how long a glance takes
 }
 
 func (l *late) now() []registry.Tag {
@@ -34,6 +36,10 @@ func (l *late) List(context.Context, string) (registry.Listing, error) {
 }
 
 func (l *late) Resolve(_ context.Context, _ string, names []string) (found []registry.Tag, absent []string, err error) {
+	if len(names) == 0 {
+		return nil, nil, nil
+	}
+	l.certain++
 	tags := l.now()
 	for _, name := range names {
 		if i := slices.IndexFunc(tags, func(t registry.Tag) bool { return t.Name == name }); i >= 0 {
@@ -43,6 +49,16 @@ func (l *late) Resolve(_ context.Context, _ string, names []string) (found []reg
 		}
 	}
 	return found, absent, nil
+}
+
+func (l *late) Glance(ctx context.Context, repository string, names []string) ([]registry.Tag, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	<-time.After(l.slow)
+	found, _, err := l.Resolve(ctx, repository, names)
+	l.certain--
+	return found, err
 }
 
 func (*late) Manifest(context.Context, string, string) (registry.Manifest, error) {
@@ -143,4 +159,31 @@ func TestSettlingEndsWithTheCaller(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
+}
+
+// That an announced tag is not there is believed only after it was made sure of, even where the time in which an
+// announcement counts ends between the two questions.
+func TestGlancesConcludeNothing(t *testing.T) {
+	t.Parallel()
+	for _, age := range []time.Duration{0, time.Minute - time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			f := startFeed(t)
+			var since int64
+			for i, touch := range []feed.Touch{{Tag: "z", Deleted: true}, {Tag: "a", Digest: "new"}} {
+				head, err := f.Append(t.Context(), feed.Change{Repository: "r", Tags: []feed.Touch{touch}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if i == 0 {
+					since = head
+				}
+			}
+			<-time.After(age)
+			source := &late{at: time.Now().Add(time.Hour), slow: 2 * time.Millisecond}
+			got, err := listing.New(source, f).List(t.Context(), "r", f.ID(), since)
+			if err != nil || !slices.Equal(got.Absent, []string{"a"}) || source.certain == 0 {
+				t.Errorf("after %s: absent %v, %d certain answers, %v", age, got.Absent, source.certain, err)
+			}
+		})
+	}
 }

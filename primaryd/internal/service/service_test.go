@@ -114,6 +114,11 @@ func (s *stub) Resolve(_ context.Context, _ string, tags []string) (found []regi
 	return found, nil, s.err
 }
 
+func (s *stub) Glance(ctx context.Context, repository string, tags []string) ([]registry.Tag, error) {
+	found, _, err := s.Resolve(ctx, repository, tags)
+	return found, err
+}
+
 func (s *stub) Manifest(context.Context, string, string) (registry.Manifest, error) {
 	return registry.Manifest{}, registry.ErrNotFound
 }
