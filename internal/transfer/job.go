@@ -91,6 +91,9 @@ func (j *job) attempt(ctx context.Context, level trust) (*graph, error) {
 		return g, err
 	}
 	j.noteDiscovered(g)
+	if err := j.tellSubjects(ctx, g); err != nil {
+		return g, err
+	}
 	if err := j.copyBlobs(ctx, level, g); err != nil {
 		return g, err
 	}
@@ -125,6 +128,23 @@ func (j *job) noteDiscovered(g *graph) {
 	defer j.mu.Unlock()
 	j.result.Skipped = g.skipped
 	j.result.Subject = g.root.document.subject
+}
+
+// tellSubjects calls Request.Found for the manifests that were read and have a subject, in a fixed order.
+func (j *job) tellSubjects(ctx context.Context, g *graph) error {
+	if j.req.Found == nil {
+		return nil
+	}
+	for _, digest := range slices.Sorted(maps.Keys(g.manifests)) {
+		subject := g.manifests[digest].document.subject
+		if subject == "" {
+			continue
+		}
+		if err := j.req.Found(ctx, digest, subject); err != nil {
+			return fmt.Errorf("note the subject of %s: %w", digest, err)
+		}
+	}
+	return nil
 }
 
 // settle turns an error that comes after some tag was written into the errors of the tags that were not. A stop by the

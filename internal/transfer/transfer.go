@@ -94,6 +94,10 @@ type Request struct {
 	// registry). It is for a change that somebody waits for, as opposed to a backfill.
 	Urgent bool
 
+	// Found hears of each manifest of the graph that has a subject, before anything of the graph is written. Its error
+	// ends the copy. What the Index vouches for is not read again, and hence not found. It may be nil.
+	Found func(ctx context.Context, digest, subject string) error
+
 	// Repair uploads everything, whatever the Index remembers and whatever could be mounted: for content that was
 	// found damaged in the destination.
 	Repair bool

@@ -117,7 +117,7 @@ func (l *Lister) Walk(ctx context.Context, row feed.Row) (Listing, error) {
 		Complete: true, Present: all.Present || len(tags) > 0, Tags: inOrder(tags), Unsettled: unsettled,
 		Revision: row.Revision,
 	}
-	err = l.addSubjects(ctx, row.Repository, &answer, nil)
+	err = l.addSubjects(ctx, row.Repository, &answer, extras{})
 	return answer, err
 }
 
@@ -136,13 +136,17 @@ func (l *Lister) complete(ctx context.Context, repository string, row feed.Row) 
 
 // delta asks for what was touched after since and for nothing else: its cost does not depend on the repository's size.
 func (l *Lister) delta(ctx context.Context, row feed.Row, since int64) (Listing, error) {
-	var names, pushed []string
+	var names []string
+	var also extras
 	touches := row.Hint.After(since)
 	for _, touch := range touches {
 		if digest, untagged := touch.Untagged(); untagged {
-			pushed = append(pushed, digest)
-		} else {
-			names = append(names, touch.Tag)
+			also.pushed = append(also.pushed, digest)
+			continue
+		}
+		names = append(names, touch.Tag)
+		if digest, ok := fallbackSubject(touch.Tag); ok {
+			also.subjects = append(also.subjects, digest)
 		}
 	}
 	tags, missing, err := l.look(ctx, row.Repository, touches)
@@ -160,7 +164,10 @@ func (l *Lister) delta(ctx context.Context, row feed.Row, since int64) (Listing,
 		}
 	}
 	slices.Sort(answer.Absent)
-	err = l.addSubjects(ctx, row.Repository, &answer, pushed)
+	for _, tag := range answer.Tags {
+		also.pushed = append(also.pushed, tag.Digest)
+	}
+	err = l.addSubjects(ctx, row.Repository, &answer, also)
 	return answer, err
 }
 

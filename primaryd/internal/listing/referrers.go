@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/antipode-registry/antipode/internal/registry"
@@ -65,17 +66,35 @@ func (l *Lister) HasReferrersAPI() bool { return !l.referrers.isAbsent() }
 // errNoAPI ends a walk at a registry that turns out not to have the API.
 var errNoAPI = errors.New("the registry has no referrers API")
 
+// extras are what a delta looks at besides the manifests of its tags.
+type extras struct {
+	pushed   []string // digests of manifests: one that has a subject brings that subject into the listing
+	subjects []string // digests of manifests whose fallback tags were touched
+}
+
+// fallbackSubject returns the digest of the manifest for whose referrers a tag stands where there is no API
+// (distribution specification v1.1, "Referrers Tag Schema").
+func fallbackSubject(tag string) (digest string, ok bool) {
+	encoded, ok := strings.CutPrefix(tag, "sha256-")
+	if !ok || len(encoded) != 64 || strings.Trim(encoded, "0123456789abcdef") != "" {
+		return "", false
+	}
+	return "sha256:" + encoded, true
+}
+
 // addSubjects finds the referrers of the listed tags' manifests, of the children of indexes among them, and of the
-// referrers themselves, to any depth. pushed are manifests that came without a tag: one that has a subject brings that
-// subject into the listing.
-func (l *Lister) addSubjects(ctx context.Context, repository string, answer *Listing, pushed []string) error {
+// referrers themselves, to any depth.
+func (l *Lister) addSubjects(ctx context.Context, repository string, answer *Listing, also extras) error {
 	if l.referrers.isAbsent() {
 		return nil
 	}
 	w := &subjectWalk{lister: l, repository: repository, subjects: map[string][]registry.Descriptor{}}
-	first, err := w.subjectsOf(ctx, pushed)
+	first, err := w.subjectsOf(ctx, also.pushed)
 	if err != nil {
 		return err
+	}
+	for _, digest := range also.subjects {
+		first = append(first, registry.Descriptor{Digest: digest})
 	}
 	for _, tag := range answer.Tags {
 		first = append(first, registry.Descriptor{Digest: tag.Digest, MediaType: tag.MediaType})
@@ -104,12 +123,11 @@ type subjectWalk struct {
 	subjects   map[string][]registry.Descriptor
 }
 
-// subjectsOf reads manifests that were pushed without a tag and returns what they refer to. One that is gone again has
-// nothing to say.
+// subjectsOf reads manifests that were pushed and returns their subjects. One that is gone again has nothing to say.
 func (w *subjectWalk) subjectsOf(ctx context.Context, pushed []string) ([]registry.Descriptor, error) {
 	var subjects []registry.Descriptor
-	for _, digest := range pushed {
-		m, err := w.lister.registry.Manifest(ctx, w.repository, digest)
+	for _, reference := range pushed {
+		m, err := w.lister.registry.Manifest(ctx, w.repository, reference)
 		if errors.Is(err, registry.ErrNotFound) {
 			continue
 		}
@@ -119,7 +137,11 @@ func (w *subjectWalk) subjectsOf(ctx context.Context, pushed []string) ([]regist
 		var body struct {
 			Subject *registry.Descriptor `json:"subject"`
 		}
-		if json.Unmarshal(m.Bytes, &body) == nil && body.Subject != nil {
+		if json.Unmarshal(m.Bytes, &body) != nil || body.Subject == nil {
+			continue
+		}
+		// A registry need not have looked at what it cannot resolve.
+		if digest.Digest(body.Subject.Digest).Validate() == nil {
 			subjects = append(subjects, *body.Subject)
 		}
 	}

@@ -53,7 +53,6 @@ func (a *attempt) apply(ctx context.Context, c comparison) applied {
 	a.copyAll(ctx, c, first, &result)
 	a.copyAll(ctx, c, rest, &result)
 	a.removeAll(ctx, c, &result)
-	a.dropUnlisted(ctx, c, &result)
 	for _, kept := range c.plan.Kept {
 		a.story.add("kept", kept.Tag, kept.Digest, "", kept.Reason)
 	}
@@ -105,12 +104,14 @@ func (a *attempt) copy(ctx context.Context, c comparison, step plan.Copy, repair
 	done, err := a.Copier.Copy(ctx, transfer.Request{
 		Source: source, SourceRepository: a.lease.Repository, Repository: a.target,
 		Root: c.manifests[step.Tags[0].Name], Tags: tags, Progress: a.work.progress(), Fence: a.held.fence,
-		Repair: repair, Urgent: a.urgent(),
+		Repair: repair, Urgent: a.urgent(), Found: a.noteSubject,
 	})
 	a.bytes.Add(done.Bytes)
 	for _, tag := range step.Tags {
 		if err == nil && !isTag(tag.Name) {
-			err = a.Tracking.AddReferrer(ctx, a.target, tracking.Referrer{Digest: step.Digest, Subject: c.subjects[tag.Name]})
+			err = a.Tracking.AddReferrer(ctx, a.target, tracking.Referrer{
+				Digest: step.Digest, Subject: c.subjects[tag.Name], Present: true,
+			})
 		}
 	}
 	return done, err

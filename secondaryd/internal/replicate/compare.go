@@ -14,7 +14,9 @@ import (
 // comparison is both sides of a repository, and what follows from them.
 type comparison struct {
 	listing client.Listing
-	source  transfer.Source
+	// origin is the primary's registry; source what is copied from, which is that and what we make ourselves.
+	origin *registry.Registry
+	source transfer.Source
 	// manifests are what the plan copies, by the names in it: tags, and references of what has none.
 	manifests map[string]registry.Tag
 	// subjects of what has no tag, by the same names.
@@ -22,7 +24,11 @@ type comparison struct {
 	// restored are the tags that the source lacks and an operator brought back.
 	restored map[string]bool
 	site     plan.Site
-	plan     plan.Plan
+	// lost says that the site's registry does not know the repository, whatever we remember of it.
+	lost bool
+	// superseded are the indexes that fallback tags name no more, if nothing else does.
+	superseded []string
+	plan       plan.Plan
 	// obsoletePins are restored tags that the source has again.
 	obsoletePins []string
 	// again asks for another round: the site could not yet be asked how it lists referrers.
@@ -45,7 +51,7 @@ func (a *attempt) compare(ctx context.Context) (comparison, error) {
 		return comparison{}, err
 	}
 	c := comparison{
-		listing: listing, source: source, manifests: make(map[string]registry.Tag, len(listing.Tags)),
+		listing: listing, origin: source, source: source, manifests: make(map[string]registry.Tag, len(listing.Tags)),
 		subjects: map[string]string{}, restored: map[string]bool{},
 	}
 	want := plan.Source{Complete: listing.Complete, Present: listing.Present, Absent: slices.Clone(listing.Absent)}
@@ -60,13 +66,18 @@ func (a *attempt) compare(ctx context.Context) (comparison, error) {
 	if err != nil {
 		return comparison{}, err
 	}
-	if err := a.addReferrers(ctx, &c, &want, present); err != nil {
+	c.lost = !present
+	if err := a.addReferrers(ctx, &c, &want); err != nil {
 		return comparison{}, err
 	}
+	c.plan = plan.Compute(want, c.site, a.policy())
+	return c, nil
+}
+
+func (a *attempt) policy() plan.Policy {
 	policy := a.opts.Policy
 	policy.Released, policy.Held = a.lease.Released, a.lease.Held != ""
-	c.plan = plan.Compute(want, c.site, policy)
-	return c, nil
+	return policy
 }
 
 func (a *attempt) since(ctx context.Context) (client.Position, error) {

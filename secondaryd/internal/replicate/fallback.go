@@ -2,93 +2,149 @@ package replicate
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 
+	"github.com/antipode-registry/antipode/client"
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/transfer"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
 )
 
-// dropUnlisted deletes the referrers that a moved or removed fallback tag no longer lists: where the site's registry
-// has the referrers API, it would go on listing them by itself.
-func (a *attempt) dropUnlisted(ctx context.Context, c comparison, result *applied) {
-	for _, moved := range fallbackMoves(c.plan) {
-		if err := a.dropUnlistedBy(ctx, c, moved); err != nil {
-			result.errs = append(result.errs, &referenceError{reference: moved.tag, err: err})
-		}
-	}
-}
-
-// fallbackMove is a fallback tag that names, or will name, another index or none.
-type fallbackMove struct{ tag, before, after string }
-
-func fallbackMoves(p plan.Plan) []fallbackMove {
-	var moves []fallbackMove
-	for _, step := range p.Copies {
-		for _, tag := range step.Tags {
-			if isFallbackTag(tag.Name) && tag.Previous != "" {
-				moves = append(moves, fallbackMove{tag: tag.Name, before: tag.Previous, after: step.Digest})
-			}
-		}
-	}
-	for _, removal := range p.Removals {
-		if isFallbackTag(removal.Tag) {
-			moves = append(moves, fallbackMove{tag: removal.Tag, before: removal.Digest})
-		}
-	}
-	return moves
-}
-
-func (a *attempt) dropUnlistedBy(ctx context.Context, c comparison, moved fallbackMove) error {
-	subject := "sha" + moved.tag[3:6] + ":" + moved.tag[7:]
-	supports, err := a.siteAPI.has(ctx, a.Site, a.target, subject)
-	if err != nil || !supports {
-		return err
-	}
-	before, _, err := a.children(ctx, moved.before)
-	if err != nil {
-		if errors.Is(err, registry.ErrNotFound) {
-			return nil
-		}
-		return err
-	}
-	var after []registry.Descriptor
-	if moved.after != "" {
-		if after, _, err = a.children(ctx, moved.after); err != nil {
-			return err
-		}
-	}
-	for _, child := range before {
-		listed := slices.ContainsFunc(after, func(d registry.Descriptor) bool { return d.Digest == child.Digest })
-		if listed {
+// wantFallbackTags adds the tag of each subject, naming an index of its referrers, for a site without the API.
+func (a *attempt) wantFallbackTags(ctx context.Context, c *comparison, want *plan.Source) error {
+	made := overlay{Source: c.source, manifests: map[string]registry.Manifest{}}
+	indexes := map[string]registry.Manifest{} // by tag; without bytes where there is nothing to list
+	for _, subject := range c.listing.Subjects {
+		tag := fallbackTag(subject.Digest)
+		if _, ofSource := c.manifests[tag]; ofSource {
 			continue
 		}
-		if err := a.dropChild(ctx, c, moved, child.Digest); err != nil {
+		indexes[tag] = registry.Manifest{}
+		if len(subject.Referrers) > 0 {
+			indexes[tag] = fallbackIndex(subject.Referrers)
+		}
+	}
+	c.source = made
+	// A complete listing of both sides has these tags, if they are there.
+	if !c.listing.Complete {
+		if err := a.lookAtFallbackTags(ctx, c, want, indexes); err != nil {
 			return err
 		}
+	}
+	for tag, index := range indexes {
+		if index.Bytes == nil {
+			want.Absent = append(want.Absent, tag)
+			continue
+		}
+		made.manifests[index.Digest] = index
+		c.manifests[tag] = registry.Tag{Name: tag, Digest: index.Digest, MediaType: index.MediaType, Size: index.Size}
+		want.Tags = append(want.Tags, plan.Tag{Name: tag, Digest: index.Digest})
 	}
 	return nil
 }
 
-// dropChild deletes what was a referrer of the fallback tag's subject; an index under such a tag may list other things.
-func (a *attempt) dropChild(ctx context.Context, c comparison, moved fallbackMove, digest string) error {
-	_, subject, err := a.children(ctx, digest)
-	if errors.Is(err, registry.ErrNotFound) {
-		return nil
+// lookAtFallbackTags adds to a delta what the site has of the tags. Those that would be changed are looked up at the
+// source too: one that it has itself, which this delta did not have to name, goes first, and leaves the indexes.
+func (a *attempt) lookAtFallbackTags(
+	ctx context.Context, c *comparison, want *plan.Source, indexes map[string]registry.Manifest,
+) error {
+	var names, changed []string
+	for tag := range indexes {
+		if !slices.Contains(c.listing.Absent, tag) { // the listing of the site has the others
+			names = append(names, tag)
+		}
 	}
-	if err != nil || fallbackTag(subject) != moved.tag {
+	found, _, err := a.Site.Resolve(ctx, a.target, names)
+	if err != nil {
 		return err
 	}
-	if !a.opts.Policy.Deletions {
-		a.story.add("kept", reference(digest), digest, "", "deletions are switched off")
-		return nil
+	have := map[string]string{}
+	for _, tag := range found {
+		have[tag.Name] = tag.Digest
+		c.site.Tags = append(c.site.Tags, plan.Tag{Name: tag.Name, Digest: tag.Digest})
 	}
-	if err := a.held.fence(ctx); err != nil {
+	for _, tag := range names {
+		if have[tag] != indexes[tag].Digest {
+			changed = append(changed, tag)
+		}
+	}
+	own, _, err := c.origin.Resolve(ctx, a.lease.Repository, changed)
+	if err != nil {
 		return err
 	}
-	if err := a.dropReferrer(ctx, c, digest); err != nil {
-		return err
+	for _, tag := range own {
+		delete(indexes, tag.Name)
+		c.manifests[tag.Name] = tag
+		want.Tags = append(want.Tags, plan.Tag{Name: tag.Name, Digest: tag.Digest})
 	}
-	a.story.add("removed", reference(digest), "", digest, "no longer listed by "+moved.tag)
 	return nil
+}
+
+// fallbackTag is the tag that stands in for the referrers API: algorithm and digest, cut to what a tag may hold.
+func fallbackTag(digest string) string {
+	algorithm, encoded, _ := strings.Cut(digest, ":")
+	return algorithm[:min(len(algorithm), 32)] + "-" + encoded[:min(len(encoded), 64)]
+}
+
+// isFallbackTag says whether a tag may be one that stands in for the referrers API.
+func isFallbackTag(tag string) bool {
+	algorithm, encoded, found := strings.Cut(tag, "-")
+	if !found || algorithm != "sha256" && algorithm != "sha512" || len(encoded) != 64 {
+		return false
+	}
+	return strings.Trim(encoded, "0123456789abcdef") == ""
+}
+
+const indexType = "application/vnd.oci.image.index.v1+json"
+
+// fallbackIndex lists referrers as the specification asks. The same referrers make the same bytes.
+func fallbackIndex(referrers []client.Referrer) registry.Manifest {
+	type descriptor struct {
+		MediaType    string            `json:"mediaType"`
+		Digest       string            `json:"digest"`
+		Size         int64             `json:"size"`
+		ArtifactType string            `json:"artifactType,omitempty"`
+		Annotations  map[string]string `json:"annotations,omitempty"`
+	}
+	index := struct {
+		SchemaVersion int          `json:"schemaVersion"`
+		MediaType     string       `json:"mediaType"`
+		Manifests     []descriptor `json:"manifests"`
+	}{SchemaVersion: 2, MediaType: indexType}
+	for _, r := range referrers {
+		index.Manifests = append(index.Manifests, descriptor{
+			MediaType: r.MediaType, Digest: r.Digest, Size: r.Size, ArtifactType: r.ArtifactType, Annotations: r.Annotations,
+		})
+	}
+	slices.SortFunc(index.Manifests, func(a, b descriptor) int { return strings.Compare(a.Digest, b.Digest) })
+	text, err := json.Marshal(index)
+	if err != nil {
+		panic(fmt.Sprintf("strings and numbers did not become JSON: %v", err))
+	}
+	sum := sha256.Sum256(text)
+	return registry.Manifest{
+		Descriptor: registry.Descriptor{
+			MediaType: indexType, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: int64(len(text)),
+		},
+		Bytes: text,
+	}
+}
+
+// overlay is a source with manifests of our own making.
+type overlay struct {
+	transfer.Source
+	manifests map[string]registry.Manifest
+}
+
+// Manifest implements transfer.Source.
+func (o overlay) Manifest(ctx context.Context, repository, reference string) (registry.Manifest, error) {
+	if m, ours := o.manifests[reference]; ours {
+		return m, nil
+	}
+	return o.Source.Manifest(ctx, repository, reference)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/internal/transfer"
@@ -22,15 +21,28 @@ func (a *attempt) removeAll(ctx context.Context, c comparison, result *applied) 
 			references = append(references, removal)
 		}
 	}
-	for _, removal := range slices.Concat(tags, references) {
-		if err := a.remove(ctx, c, removal); err != nil {
+	if !a.removeEach(ctx, tags, result) || len(references) == 0 || len(result.errs) > 0 {
+		// Nothing is known to use the references once all of the plan is done, and some of it is not.
+		return
+	}
+	if err := a.dropSuperseded(ctx, c); err != nil {
+		result.errs = append(result.errs, err)
+		return
+	}
+	a.removeEach(ctx, references, result)
+}
+
+// removeEach returns whether it makes sense to go on.
+func (a *attempt) removeEach(ctx context.Context, removals []plan.Removal, result *applied) bool {
+	for _, removal := range removals {
+		if err := a.remove(ctx, removal); err != nil {
 			result.errs = append(result.errs, &referenceError{reference: removal.Tag, err: err})
 			a.story.add("failed", removal.Tag, removal.Digest, "", err.Error())
 			if !refused(err) {
 				a.lostCount()
 			}
 			if errors.Is(err, tracking.ErrLeaseLost) || ctx.Err() != nil {
-				return
+				return false
 			}
 			continue
 		}
@@ -39,74 +51,44 @@ func (a *attempt) removeAll(ctx context.Context, c comparison, result *applied) 
 		a.wrote(removal.Tag, removal.Digest, "")
 		a.story.add("removed", removal.Tag, "", removal.Digest, "the primary no longer has it")
 	}
+	return true
 }
 
 // remove deletes one tag, or one manifest without a tag, if the lease still holds.
-func (a *attempt) remove(ctx context.Context, c comparison, removal plan.Removal) error {
+func (a *attempt) remove(ctx context.Context, removal plan.Removal) error {
 	if err := a.held.fence(ctx); err != nil {
 		return fmt.Errorf("remove %s:%s: %w", a.target, removal.Tag, err)
 	}
 	if isTag(removal.Tag) {
 		return a.Site.DeleteTag(ctx, a.target, removal.Tag)
 	}
-	return a.dropReferrer(ctx, c, removal.Digest)
+	if err := a.dropManifest(ctx, removal.Digest); err != nil {
+		return err
+	}
+	return a.Tracking.DropReferrer(ctx, a.target, removal.Digest)
 }
 
-// dropReferrer deletes a manifest without a tag by its digest, unless a tag or an index still uses it. Either way it is
-// no longer remembered as a referrer.
-func (a *attempt) dropReferrer(ctx context.Context, c comparison, digest string) error {
-	used, err := a.inUse(ctx, c)
-	if err != nil {
-		return fmt.Errorf("find out what uses %s: %w", digest, err)
+// dropManifest deletes a manifest that nothing uses by its digest.
+func (a *attempt) dropManifest(ctx context.Context, digest string) error {
+	// Forgotten first: what is remembered and not there is taken for granted by copies, the reverse only costs one.
+	if err := a.Tracking.Content().Forget(ctx, a.target, digest); err != nil {
+		return err
 	}
-	if !used[digest] {
-		if err := a.Site.DeleteManifest(ctx, a.target, digest); err != nil {
-			return err
-		}
-		if err := a.Tracking.Content().Forget(ctx, a.target, digest); err != nil {
-			return err
-		}
-	}
-	return a.Tracking.DropReferrer(ctx, a.target, digest)
+	return a.Site.DeleteManifest(ctx, a.target, digest)
 }
 
-// inUse returns the digests that the site's tags name, directly or through indexes, once the tags are right.
-func (a *attempt) inUse(ctx context.Context, c comparison) (map[string]bool, error) {
-	if a.used != nil {
-		return a.used, nil
-	}
-	all, err := a.Site.List(ctx, a.target)
-	if err != nil {
-		return nil, err
-	}
-	used := map[string]bool{}
-	pending := make([]registry.Descriptor, 0, len(all.Tags))
-	for _, tag := range all.Tags {
-		pending = append(pending, registry.Descriptor{Digest: tag.Digest, MediaType: tag.MediaType})
-	}
-	for _, subject := range c.listing.Subjects {
-		for _, r := range subject.Referrers {
-			pending = append(pending, registry.Descriptor{Digest: r.Digest, MediaType: r.MediaType})
+// dropSuperseded deletes the indexes that fallback tags named before: some registries do not let go of a manifest that
+// an index lists, be it tagged or not.
+func (a *attempt) dropSuperseded(ctx context.Context, c comparison) error {
+	for _, digest := range c.superseded {
+		if err := a.held.fence(ctx); err != nil {
+			return err
+		}
+		if err := a.dropManifest(ctx, digest); err != nil {
+			return err
 		}
 	}
-	for len(pending) > 0 {
-		next := pending[len(pending)-1]
-		pending = pending[:len(pending)-1]
-		if used[next.Digest] {
-			continue
-		}
-		used[next.Digest] = true
-		if !mayBeIndex(next.MediaType) {
-			continue
-		}
-		children, _, err := a.children(ctx, next.Digest)
-		if err != nil && !errors.Is(err, registry.ErrNotFound) {
-			return nil, err
-		}
-		pending = append(pending, children...)
-	}
-	a.used = used
-	return used, nil
+	return nil
 }
 
 // mayBeIndex says whether a manifest of this type can list others.
@@ -115,11 +97,18 @@ func mayBeIndex(mediaType string) bool {
 	return mediaType == indexType || mediaType == dockerList || mediaType == ""
 }
 
-// children returns the manifests that one on the site lists, and its subject.
-func (a *attempt) children(ctx context.Context, digest string) ([]registry.Descriptor, string, error) {
+// children returns the manifests that one on the site, or else at the source, lists; none when it is nowhere.
+func (a *attempt) children(ctx context.Context, c *comparison, digest string) ([]registry.Descriptor, error) {
 	m, err := a.Site.Manifest(ctx, a.target, digest)
-	if err != nil {
-		return nil, "", err
+	if errors.Is(err, registry.ErrNotFound) {
+		m, err = c.source.Manifest(ctx, a.lease.Repository, digest)
 	}
-	return transfer.References(m)
+	switch {
+	case errors.Is(err, registry.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	children, _, err := transfer.References(m)
+	return children, err
 }

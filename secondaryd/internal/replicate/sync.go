@@ -37,8 +37,6 @@ type attempt struct {
 	// tags and sum are the site's as far as is known, kept up with every write; tags is unknown, or sum nil, else.
 	tags int64
 	sum  *plan.Sum
-	// used are the digests that the site's tags use; nil until they are looked up.
-	used map[string]bool
 }
 
 // sync makes the site's repository equal to the primary's and says what came of it.
@@ -49,9 +47,11 @@ func (e *Engine) sync(ctx context.Context, lease *tracking.Lease, held *heldLeas
 		ctx = registry.WithUrgency(ctx)
 	}
 	for round := 1; ; round++ {
-		a.used = nil // the round before may have written what uses more
 		c, err := a.compare(ctx)
 		if err != nil {
+			return a.counted(a.story.failed(lease.Repository, err))
+		}
+		if err := a.forgetLost(ctx, c); err != nil {
 			return a.counted(a.story.failed(lease.Repository, err))
 		}
 		reserved, err := a.brakeSite(ctx, &c)
@@ -68,6 +68,17 @@ func (e *Engine) sync(ctx context.Context, lease *tracking.Lease, held *heldLeas
 		}
 		return a.conclude(ctx, c, result)
 	}
+}
+
+// forgetLost forgets what a repository held that was synced before and that the site's registry does not know any more.
+func (a *attempt) forgetLost(ctx context.Context, c comparison) error {
+	if !c.lost || a.lease.Synced == 0 {
+		return nil
+	}
+	if err := a.Tracking.Content().DropRepository(ctx, a.target); err != nil {
+		return fmt.Errorf("forget what %s held: %w", a.target, err)
+	}
+	return nil
 }
 
 // brakeSite withholds the planned removals if the whole site removes too much, and says how many it counted towards that.

@@ -61,10 +61,13 @@ func (c *Content) Forget(ctx context.Context, repository string, digests ...stri
 	})
 }
 
-// DropRepository forgets all that the repository held.
+// DropRepository forgets all that the repository held, and that its referrers were written.
 func (c *Content) DropRepository(ctx context.Context, repository string) error {
 	return c.store.write(ctx, "drop content", func(ctx context.Context, tx *database.Tx, _ int64) error {
-		_, err := tx.ExecContext(ctx, "DELETE FROM content WHERE repository = $1", repository)
+		if _, err := tx.ExecContext(ctx, "DELETE FROM content WHERE repository = $1", repository); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "UPDATE referrer SET present = FALSE WHERE repository = $1", repository)
 		return err
 	})
 }

@@ -103,11 +103,12 @@ CREATE TABLE content (
 );
 CREATE INDEX content_digest ON content (digest, repository);
 
--- Referrers on the site: manifests without a tag, which only this table remembers as ours.
+-- Manifests with a subject that this site wrote, or was about to write: the registry cannot be asked for all of them.
 CREATE TABLE referrer (
     repository TEXT NOT NULL,
     digest     TEXT NOT NULL,
     subject    TEXT NOT NULL,
+    present    BOOLEAN NOT NULL DEFAULT FALSE, -- it was written, by its digest
     PRIMARY KEY (repository, digest)
 );
 
