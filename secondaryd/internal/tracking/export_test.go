@@ -8,4 +8,5 @@ const (
 	LeasedQuery    = leasedQuery
 	TotalsQuery    = totalsQuery
 	LastErrorQuery = lastErrorQuery
+	StaleQuery     = staleQuery
 )
