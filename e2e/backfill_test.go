@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -112,8 +113,16 @@ func pushCostsLittle(t *testing.T, p *pair, img registrytest.Image, tag string) 
 	arrives(t, p, "big/app", tag, img.Digest)
 	p.Synced(t)
 	requests := p.Proxy.Requests()
-	t.Logf("a push with a config and one layer: %d requests", len(requests))
-	if len(requests) <= mostRequests {
+	// The registry announces a tag before it writes it. That it is asked for too early once is in the price; that it takes
+	// a registry on a busy machine more than a twentieth of a second to go on is not.
+	early := 0
+	for _, r := range requests {
+		if r.Reference == tag && r.Status == http.StatusNotFound {
+			early++
+		}
+	}
+	t.Logf("a push with a config and one layer: %d requests, %d of them before the tag was written", len(requests), early)
+	if len(requests)-max(0, early-1) <= mostRequests {
 		return
 	}
 	t.Errorf("more than %d requests:", mostRequests)

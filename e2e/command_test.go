@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,12 +78,8 @@ func TestCommands(t *testing.T) {
 	for _, q := range queries {
 		t.Run(q.daemon.name+" "+q.args, func(t *testing.T) {
 			args := strings.Fields(q.args)
-			out := succeeds(t, q.daemon, args...)
-			for _, part := range q.table {
-				if !strings.Contains(out, part) {
-					t.Errorf("%q is not in:\n%s", part, out)
-				}
-			}
+			// What failed is tried again now and then, and syncing meanwhile.
+			eventually(t, func(context.Context) error { return contains(succeeds(t, q.daemon, args...), q.table...) })
 			var value map[string]any
 			if err := json.Unmarshal([]byte(succeeds(t, q.daemon, append(args, "--output", "json")...)), &value); err != nil {
 				t.Fatal(err)
@@ -148,6 +146,17 @@ func mistakes(t *testing.T, p *pair) {
 	}
 }
 
+// contains returns an error that names what is missing in text.
+func contains(text string, parts ...string) error {
+	var missing []error
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			missing = append(missing, fmt.Errorf("%q is not in:\n%s", part, text))
+		}
+	}
+	return errors.Join(missing...)
+}
+
 func succeeds(t testing.TB, d *daemon, args ...string) string {
 	t.Helper()
 	stdout, stderr, code := d.Command(args...)
@@ -194,18 +203,14 @@ func TestGRPCurl(t *testing.T) {
 			t.Errorf("health: %s", health)
 		}
 	}
-	listed := ask(p.Primary.GRPC(), "antipode.v1.NodeService/ListNodes")
-	got := ask(p.Primary.GRPC(), "antipode.v1.NodeService/GetNode", `{"name": "`+siteName+`"}`)
-	for _, answer := range []string{listed, got} {
-		for _, part := range []string{
-			`"name": "eu-west"`, `"state": "NODE_STATE_DEGRADED"`, `"headRevision"`, `"cursorRevision"`, `"lagRevisions"`,
-			`"lag"`, `"synced": "2"`, `"failed": "1"`, `"lastError"`, `"version"`, `"uptime"`, `"registryReachable": true`,
-			`"databaseReachable": true`,
-		} {
-			if !strings.Contains(answer, part) {
-				t.Errorf("%s is not in %s", part, answer)
-			}
-		}
+	for _, args := range [][]string{
+		{"antipode.v1.NodeService/ListNodes"}, {"antipode.v1.NodeService/GetNode", `{"name": "` + siteName + `"}`},
+	} {
+		eventually(t, func(context.Context) error {
+			return contains(ask(p.Primary.GRPC(), args...), `"name": "eu-west"`, `"state": "NODE_STATE_DEGRADED"`,
+				`"headRevision"`, `"cursorRevision"`, `"lagRevisions"`, `"lag"`, `"synced": "2"`, `"failed": "1"`,
+				`"lastError"`, `"version"`, `"uptime"`, `"registryReachable": true`, `"databaseReachable": true`)
+		})
 	}
 	if status := ask(p.Secondary.GRPC(), "antipode.v1.ReplicationService/GetStatus"); !strings.Contains(status, "seen/broken") {
 		t.Errorf("no reason in %s", status)
@@ -231,28 +236,25 @@ func TestHTTP(t *testing.T) {
 	} {
 		t.Run(d.name, func(t *testing.T) {
 			for _, path := range []string{"/healthz", "/readyz"} {
-				if status, body, err := httpGet(t.Context(), d.URL()+path); err != nil || status != 200 {
+				if status, body, err := httpGet(t.Context(), d.URL()+path); err != nil || status != http.StatusOK {
 					t.Errorf("%s: %d %s %v", path, status, body, err)
 				}
 			}
-			status, text, err := httpGet(t.Context(), d.URL()+"/metrics")
-			if err != nil || status != 200 {
-				t.Fatalf("/metrics: %d %v", status, err)
-			}
-			for _, name := range names {
-				if !strings.Contains(text, "\n"+name) {
-					t.Errorf("%s is not in the metrics", name)
+			var text string
+			eventually(t, func(ctx context.Context) error {
+				status, body, err := httpGet(ctx, d.URL()+"/metrics")
+				if err != nil || status != http.StatusOK {
+					return fmt.Errorf("/metrics: %d %w", status, err)
 				}
-			}
+				text = body
+				return contains(body, names...)
+			})
 			problems, err := promlint.New(strings.NewReader(text)).Lint()
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, problem := range problems {
 				t.Errorf("%s: %s", problem.Metric, problem.Text)
-			}
-			if t.Failed() {
-				t.Log(text)
 			}
 		})
 	}
