@@ -616,7 +616,7 @@ type JournalEntry struct {
 	// When.
 	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
 	// What: copied, tagged, removed, kept, synced, failed, held, unsettled, resync, release, restore, verify, damaged,
-	// verified.
+	// verified, interrupted.
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	// The tag or digest; empty when it concerns the repository as a whole.
 	Reference string `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
