@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -70,13 +71,13 @@ func New(r Registry, t Tracking, c Content, opts Options) *Sweeper {
 
 // Run sweeps until ctx ends. A failed round is logged and counted; the next one begins anew.
 func (s *Sweeper) Run(ctx context.Context) error {
-	ticker := time.NewTicker(s.opts.Interval)
-	defer ticker.Stop()
-	for {
+	timer := time.NewTimer(s.opts.Interval)
+	defer timer.Stop()
+	for ; ; timer.Reset(s.opts.Interval) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-timer.C:
 		}
 		err := s.Round(ctx)
 		if ctx.Err() != nil {
@@ -91,37 +92,84 @@ func (s *Sweeper) Run(ctx context.Context) error {
 	}
 }
 
-// Round compares every synced repository once, and returns the errors of those that could not be compared. A paused
-// site is not swept.
+// Round compares every synced repository once. Its error is about one of those that could not be compared, and says how
+// many more there were; a round is given up when the registry is unavailable for many in a row. A paused site is not
+// swept.
 func (s *Sweeper) Round(ctx context.Context) error {
 	if paused, err := s.tracking.Paused(ctx); paused || err != nil {
 		return err
 	}
-	var failures []error
+	var failed failures
 	for after := ""; ; {
 		rows, err := s.tracking.List(ctx, tracking.Synced, after, batch)
 		if err != nil {
 			return fmt.Errorf("read the tracking table: %w", err)
 		}
 		if len(rows) == 0 {
-			return errors.Join(append(failures, s.verifyStale(ctx))...)
+			return errors.Join(failed.err(), s.verifyStale(ctx))
 		}
 		after = rows[len(rows)-1].Name
-		errs := make([]error, len(rows))
 		var workers errgroup.Group
 		workers.SetLimit(parallel)
-		for i, row := range rows {
+		for _, row := range rows {
 			workers.Go(func() error {
-				errs[i] = s.compare(ctx, row)
+				if !failed.tooMany() {
+					failed.add(s.compare(ctx, row))
+				}
 				return nil
 			})
 		}
-		_ = workers.Wait() // every outcome is in errs
-		failures = append(failures, errors.Join(errs...))
+		_ = workers.Wait() // every outcome is in failed
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if failed.tooMany() {
+			return fmt.Errorf("given up before the end: %w", failed.err())
+		}
 	}
+}
+
+// inARow is after how many repositories, one after the other, a registry that is not available is asked no more: each
+// would take its time to fail.
+const inARow = 20
+
+// failures counts what went wrong in a round.
+type failures struct {
+	mu          sync.Mutex
+	first       error
+	n           int
+	unavailable int // since the last answer
+}
+
+func (f *failures) add(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !errors.Is(err, registry.ErrUnavailable) {
+		f.unavailable = 0
+	} else {
+		f.unavailable++
+	}
+	if err == nil {
+		return
+	}
+	if f.n++; f.first == nil {
+		f.first = err
+	}
+}
+
+func (f *failures) tooMany() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.unavailable >= inARow
+}
+
+func (f *failures) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n < 2 {
+		return f.first
+	}
+	return fmt.Errorf("%w (and %d more)", f.first, f.n-1)
 }
 
 // verifyBatch bounds how many repositories one round makes due for a check of all their content.
