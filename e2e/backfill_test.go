@@ -82,6 +82,7 @@ func TestPushCostsLittle(t *testing.T) {
 	t.Parallel()
 	// The site has the content already: what is looked at is what comes after. One site after the other has it, too.
 	primary, site := storedTags(t), storedTags(t)
+	seed := int64(1000)
 	for name, start := range map[string]option{
 		"distribution": withSite(registrytest.Distribution), "debian": withSite(registrytest.Debian),
 	} {
@@ -94,7 +95,8 @@ func TestPushCostsLittle(t *testing.T) {
 				t.Fatalf("%d tags on the site", before)
 			}
 			for i := range 3 {
-				pushCostsLittle(t, p, registrytest.NewImage(int64(100+i), 1, 5000), fmt.Sprintf("%s-%d", name, i))
+				seed++ // neither site may have anything of it
+				pushCostsLittle(t, p, registrytest.NewImage(seed, 1, 5000), fmt.Sprintf("%s-%d", name, i))
 			}
 			if n := tagCount(t, p, "big/app"); n != before+3 {
 				t.Errorf("%d tags on the site, not %d", n, before+3)
