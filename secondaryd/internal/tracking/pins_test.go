@@ -153,7 +153,7 @@ func TestPinsGoWithTheRepository(t *testing.T) {
 	})
 }
 
-func TestReferrers(t *testing.T) {
+func TestReferrersAreKept(t *testing.T) {
 	each(t, tracking.Options{}, func(t *testing.T, s *site) {
 		want := func(name string, want ...tracking.Referrer) {
 			t.Helper()

@@ -58,7 +58,22 @@ func Open(ctx context.Context, db *database.DB, opts Options) (*Store, error) {
 	if err := db.Migrate(ctx, "tracking", folder); err != nil {
 		return nil, fmt.Errorf("tracking: %w", err)
 	}
-	return &Store{db: db, opts: opts}, nil
+	s := &Store{db: db, opts: opts}
+	return s, s.endLeases(ctx)
+}
+
+// endLeases makes due what the process before was working on when it ended without a word. SQLite serves one process,
+// so no lease has a holder by now; should there be one all the same, its fence is no longer the newest. On Postgres
+// leases are other processes', and run out by themselves.
+func (s *Store) endLeases(ctx context.Context) error {
+	if s.db.Dialect() != database.SQLite {
+		return nil
+	}
+	return s.write(ctx, "end the leases of before", func(ctx context.Context, tx *database.Tx, _ int64) error {
+		_, err := tx.ExecContext(ctx,
+			"UPDATE repository SET lease_until = 0, lease_owner = '', fence = fence + 1 WHERE lease_until > 0")
+		return err
+	})
 }
 
 // write runs fn in one transaction with the database's time and names the operation in its error.

@@ -334,3 +334,29 @@ func (s *site) snapshot() map[string]any {
 	put("content", has, err)
 	return result
 }
+
+// A process that was killed holds leases for nobody: the next one on its SQLite file need not wait for them.
+func TestOpeningEndsLeasesOnSQLite(t *testing.T) {
+	each(t, tracking.Options{}, func(t *testing.T, s *site) {
+		s.change("a", 1, tracking.Live)
+		killed := s.take("a")
+		next, err := tracking.Open(t.Context(), s.db, tracking.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lease, err := next.Claim(t.Context(), "next", tracking.LiveFirst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.db.Dialect() == database.Postgres {
+			if lease != nil {
+				t.Errorf("another process took %+v, which is leased", lease)
+			}
+			return
+		}
+		if lease == nil || lease.Fence <= killed.Fence {
+			t.Fatalf("got %+v after %+v, want the repository under a newer fence", lease, killed)
+		}
+		s.wantLost(next.Renew(t.Context(), killed))
+	})
+}
