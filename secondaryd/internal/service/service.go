@@ -217,8 +217,11 @@ func (s *ReplicationService) Restore(ctx context.Context, req *antipodev1.Restor
 	}
 	for _, tag := range req.GetTags() {
 		if !slices.Contains(resp.GetTags(), tag) {
-			return nil, status.Errorf(codes.NotFound, "nothing is known of a removal of %s:%s (done: %s)",
-				req.GetRepository(), tag, strings.Join(resp.GetTags(), ", "))
+			what := "nothing is known of a removal of %s:%s (brought back: %s)"
+			if req.GetForget() {
+				what = "%s:%s was not restored (no longer kept: %s)"
+			}
+			return nil, status.Errorf(codes.NotFound, what, req.GetRepository(), tag, strings.Join(resp.GetTags(), ", "))
 		}
 	}
 	return resp, nil

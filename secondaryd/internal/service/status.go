@@ -16,7 +16,7 @@ import (
 // probeTimeout bounds the question whether the registry and the database answer.
 const probeTimeout = 3 * time.Second
 
-// most is how many running syncs a status names.
+// mostActive is how many running syncs a status names.
 const mostActive = 64
 
 // StatusSources is where a status comes from; all are required.
