@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
+	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/internal/registrytest"
@@ -64,10 +65,18 @@ func (s *shelf) put(repository string, pairs ...string) {
 	}
 }
 
+// fail makes the listing of a repository fail; nil lets it succeed again.
+func (s *shelf) fail(repository string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fails["site/"+repository] = err
+}
+
 // scene is a sweeper with its site.
 type scene struct {
 	*testing.T
 	*shelf
+	db       *database.DB
 	store    *tracking.Store
 	sweeper  *sweep.Sweeper
 	metrics  *prometheus.Registry
@@ -76,12 +85,13 @@ type scene struct {
 
 func newScene(t *testing.T, changes ...func(*sweep.Options)) *scene {
 	t.Helper()
-	store, err := tracking.Open(t.Context(), databasetest.OpenSQLite(t), tracking.Options{})
+	db := databasetest.OpenSQLite(t)
+	store, err := tracking.Open(t.Context(), db, tracking.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &scene{
-		T: t, store: store, metrics: prometheus.NewRegistry(),
+		T: t, db: db, store: store, metrics: prometheus.NewRegistry(),
 		shelf: &shelf{tags: map[string][]registry.Tag{}, unreadable: map[string][]string{}, fails: map[string]error{}},
 	}
 	opts := sweep.Options{
@@ -215,14 +225,12 @@ func TestManyPages(t *testing.T) {
 		changes = append(changes, tracking.Change{Repository: fmt.Sprintf("r%04d", i), Revision: int64(i + 1)})
 	}
 	s.must(s.store.Apply(t.Context(), "feed", changes, n, n))
-	for {
-		lease, err := s.store.Claim(t.Context(), "worker", tracking.LiveFirst)
-		s.must(err)
-		if lease == nil {
-			break
-		}
-		s.must(s.store.Finish(t.Context(), lease, s.outcome(lease.Repository)))
-	}
+	// All are synced, and hold nothing.
+	s.must(s.db.Write(t.Context(), func(ctx context.Context, tx *database.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE repository SET synced_revision = wanted_revision, oldest_unsynced_at = NULL,
+			last_synced_at = 1, tag_sum = $1`, plan.SumOf(nil).String())
+		return err
+	}))
 	s.put("site/r0499", "v1=sha256:1")
 	s.put("site/r0500", "v1=sha256:1")
 	s.put("site/r1202", "v1=sha256:1")
@@ -299,7 +307,7 @@ func TestRegistryFails(t *testing.T) {
 		s.sync(name)
 		s.put("site/"+name, "v1=sha256:1")
 	}
-	s.fails["site/b"] = errDown
+	s.fail("b", errDown)
 	if err := s.sweeper.Round(t.Context()); !errors.Is(err, errDown) {
 		t.Errorf("the round ended with %v, want %v", err, errDown)
 	}
@@ -313,7 +321,7 @@ func TestRegistryIsDown(t *testing.T) {
 	for i := range 60 {
 		name := fmt.Sprintf("r%02d", i)
 		s.sync(name)
-		s.fails["site/"+name] = fmt.Errorf("no answer: %w", registry.ErrUnavailable)
+		s.fail(name, fmt.Errorf("no answer: %w", registry.ErrUnavailable))
 	}
 	err := s.sweeper.Round(t.Context())
 	if !errors.Is(err, registry.ErrUnavailable) || !strings.Contains(err.Error(), "given up") {
@@ -325,7 +333,7 @@ func TestRegistryIsDown(t *testing.T) {
 	// A failure now and then does not end a round.
 	for i := range 60 {
 		if i%5 == 0 {
-			delete(s.fails, fmt.Sprintf("site/r%02d", i))
+			s.fail(fmt.Sprintf("r%02d", i), nil)
 		}
 	}
 	s.listed = nil
@@ -398,13 +406,13 @@ func TestRunGoesOn(t *testing.T) {
 		s := newScene(t)
 		s.sync("a")
 		s.put("site/a", "v1=sha256:1")
-		s.fails["site/a"] = errDown
+		s.fail("a", errDown)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- s.sweeper.Run(ctx) }()
 		<-time.After(90 * time.Minute)
 		s.wantDue()
-		delete(s.fails, "site/a")
+		s.fail("a", nil)
 		<-time.After(time.Hour)
 		synctest.Wait()
 		s.wantDue("a")
