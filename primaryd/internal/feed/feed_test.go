@@ -385,8 +385,11 @@ func TestDatabaseRestart(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatal("no wake after the restart")
 		}
-		var err error
-		if head, err = there.Head(t.Context()); err != nil && !errors.Is(err, database.ErrUnavailable) {
+		head, err = there.Head(t.Context())
+		for errors.Is(err, database.ErrUnavailable) {
+			head, err = there.Head(t.Context())
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
