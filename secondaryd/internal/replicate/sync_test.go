@@ -422,6 +422,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Errorf("lint: %v, %v", problems, err)
 	}
+	s.stop() // counts are made after the row was written
 	if n := counted(t, metrics, "antipode_syncs_total", "result", "synced"); n != 1 {
 		t.Errorf("%v syncs counted", n)
 	}

@@ -70,8 +70,9 @@ func (s *Store) endLeases(ctx context.Context) error {
 		return nil
 	}
 	return s.write(ctx, "end the leases of before", func(ctx context.Context, tx *database.Tx, _ int64) error {
-		_, err := tx.ExecContext(ctx,
-			"UPDATE repository SET lease_until = 0, lease_owner = '', fence = fence + 1 WHERE lease_until > 0")
+		// As with a lease that ran out, nobody knows what was written under it.
+		_, err := tx.ExecContext(ctx, `UPDATE repository SET lease_until = 0, lease_owner = '', fence = fence + 1,
+			tag_sum = '' WHERE lease_until > 0`)
 		return err
 	})
 }
