@@ -75,7 +75,12 @@ func (r *Registry) DeleteTag(ctx context.Context, repository, tag string) error 
 	return r.replaceTag(ctx, c, repository, tag)
 }
 
+// deleted recognizes success. A page for people is none, whatever its status: a proxy has answered in the registry's
+// place, and nothing was deleted.
 func deleted(a *answer) bool {
+	if isHTML(a.header) {
+		return false
+	}
 	return a.status == http.StatusAccepted || a.status == http.StatusOK || a.status == http.StatusNoContent
 }
 

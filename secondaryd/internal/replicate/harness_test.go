@@ -36,7 +36,7 @@ type bench struct {
 // deletes is the policy that makes the site equal.
 func deletes() plan.Policy { return plan.Policy{Deletions: true, BrakeShare: 1} }
 
-func newBench(t *testing.T, source, site string, changes ...func(*replicate.Options)) *bench {
+func newBench(t *testing.T, source, site string) *bench {
 	t.Helper()
 	b := &bench{
 		t: t, source: source, site: site,
@@ -52,9 +52,6 @@ func newBench(t *testing.T, source, site string, changes ...func(*replicate.Opti
 		Target:     func(repository string) string { return repository },
 		OpenSource: func(url string) (*registry.Registry, error) { return open(t, url, registry.Source), nil },
 		Logger:     slog.New(slog.DiscardHandler),
-	}
-	for _, change := range changes {
-		change(&options)
 	}
 	b.engine = replicate.New(replicate.Parts{
 		Tracking: b.store, Primary: b.ledger, Site: to,

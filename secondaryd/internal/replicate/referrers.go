@@ -46,28 +46,38 @@ type siteAPI struct {
 }
 
 // has asks the registry, unless it knows. A registry that does not know the repository cannot be asked: known is false
-// then.
+// then. Some may ask at the same time; nobody waits for another's request.
 func (s *siteAPI) has(
 	ctx context.Context, site *registry.Registry, repository, digest string,
 ) (supports, known bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.supports || !s.absent.IsZero() && time.Since(s.absent) < askAgain {
-		return s.supports, true, nil
+	if supports, known = s.remembered(); known {
+		return supports, known, nil
 	}
 	_, supports, err = site.Referrers(ctx, repository, digest)
 	if err != nil {
 		return false, false, err
 	}
 	if !supports {
-		// An unknown repository and an unknown API may get the same answer.
+		// An unknown repository and an unknown API may get the same answer, and so may a proxy's bad moment look.
 		if _, known, err := site.TagNames(ctx, repository); err != nil || !known {
 			return false, false, err
 		}
+		if _, supports, err = site.Referrers(ctx, repository, digest); err != nil {
+			return false, false, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.supports = s.supports || supports; !s.supports {
 		s.absent = time.Now()
 	}
-	s.supports = supports
-	return supports, true, nil
+	return s.supports, true, nil
+}
+
+func (s *siteAPI) remembered() (supports, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.supports, s.supports || !s.absent.IsZero() && time.Since(s.absent) < askAgain
 }
 
 // noteSubject remembers a manifest with a subject that is about to be written.

@@ -45,6 +45,11 @@ func (a *attempt) verify(ctx context.Context, c comparison, result applied) erro
 	if len(errs) > 0 {
 		return (&applied{errs: errs}).err()
 	}
+	// What nothing names any more was not looked at: it may be damaged, or collected as garbage, and must not be taken for
+	// granted when a tag comes back to it.
+	if err := a.Tracking.Content().Retain(ctx, a.target, func(digest string) bool { return seen[digest] }); err != nil {
+		return fmt.Errorf("forget what was not verified: %w", err)
+	}
 	how := "by their sizes"
 	if a.lease.Verify == tracking.Deep {
 		how = "read and compared with their digests"

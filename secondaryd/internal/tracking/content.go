@@ -61,6 +61,25 @@ func (c *Content) Forget(ctx context.Context, repository string, digests ...stri
 	})
 }
 
+// Retain forgets what the repository held, but for the digests that keep wants.
+func (c *Content) Retain(ctx context.Context, repository string, keep func(digest string) bool) error {
+	return c.store.write(ctx, "retain content", func(ctx context.Context, tx *database.Tx, _ int64) error {
+		rest, err := names(ctx, tx, "SELECT digest FROM content WHERE repository = $1 ORDER BY digest",
+			func(digest string) bool { return !keep(digest) }, repository)
+		if err != nil {
+			return err
+		}
+		for _, batch := range batches(rest) {
+			_, err := tx.ExecContext(ctx, "DELETE FROM content WHERE repository = $1 AND digest IN ("+
+				parameters(2, len(batch))+")", append([]any{repository}, anys(batch)...)...)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // DropRepository forgets all that the repository held, and that its referrers were written.
 func (c *Content) DropRepository(ctx context.Context, repository string) error {
 	return c.store.write(ctx, "drop content", func(ctx context.Context, tx *database.Tx, _ int64) error {

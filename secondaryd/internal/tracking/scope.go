@@ -63,7 +63,8 @@ func (s *Store) reselect(ctx context.Context, tx *database.Tx, wants func(string
 
 // narrow removes the rows that are no longer wanted.
 func (s *Store) narrow(ctx context.Context, tx *database.Tx, wants func(string) bool) error {
-	unwanted, err := names(ctx, tx, func(name string) bool { return !wants(name) })
+	unwanted, err := names(ctx, tx, "SELECT name FROM repository ORDER BY name",
+		func(name string) bool { return !wants(name) })
 	if err != nil {
 		return err
 	}
@@ -77,8 +78,11 @@ func (s *Store) narrow(ctx context.Context, tx *database.Tx, wants func(string) 
 	return err
 }
 
-func names(ctx context.Context, q database.Queryer, keep func(string) bool) ([]string, error) {
-	rows, err := q.QueryContext(ctx, "SELECT name FROM repository ORDER BY name")
+// names returns those of a query's one column that are to be kept.
+func names(
+	ctx context.Context, q database.Queryer, query string, keep func(string) bool, args ...any,
+) ([]string, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
