@@ -258,7 +258,7 @@ func (w *world) strays() {
 	w.must(w.site.push(r.name, tag, img))
 	t := r.tag(tag)
 	t.had[img.Digest] = true
-	r.touched[tag] = w.step
+	r.touched[tag] = int(w.step.Load())
 }
 
 // signs says whether an image, or anything below it, has a subject.
@@ -285,7 +285,7 @@ func (w *world) losesTag() {
 func (w *world) lose(r *repo, tag string) {
 	w.note("site: lose %s:%s", r.name, tag)
 	w.must(w.site.remove(r.name, tag))
-	r.touched[tag] = w.step
+	r.touched[tag] = int(w.step.Load())
 	r.tag(tag).onSite = false
 }
 
@@ -310,7 +310,7 @@ func (w *world) loseManifest(r *repo, digest string) {
 		if !w.site.one {
 			w.must(w.site.remove(r.name, tag))
 		}
-		r.touched[tag] = w.step
+		r.touched[tag] = int(w.step.Load())
 		r.tag(tag).onSite = false
 	}
 	w.must(w.site.remove(r.name, digest))

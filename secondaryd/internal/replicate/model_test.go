@@ -235,7 +235,7 @@ func (m *model) pass(d time.Duration) {
 
 // run makes the steps.
 func (m *model) run(steps int) {
-	for m.step = 1; m.step <= steps; m.step++ {
+	for m.step.Store(1); int(m.step.Load()) <= steps; m.step.Add(1) {
 		switch n := m.rng.IntN(100); {
 		case n < 62:
 			m.any(sourceSteps())
@@ -394,7 +394,7 @@ func (m *model) releases() {
 
 // converge ends all trouble, has both sides swept, and waits until everything is synced.
 func (m *model) converge() {
-	m.step++
+	m.step.Add(1)
 	m.note("the end: no more faults")
 	m.from.begin(0, 0)
 	m.to.begin(0, 0)
@@ -412,7 +412,7 @@ func (m *model) converge() {
 	_, err := m.store().VerifyAll(ctx, tracking.Graphs)
 	m.must(err)
 	for range 200 {
-		m.step++
+		m.step.Add(1)
 		m.releases()
 		m.pass(10 * time.Second)
 		m.check(m.store())

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,8 +25,8 @@ type world struct {
 	site   *hand
 	ledger *ledger
 
-	mu     sync.Mutex // the ledger asks from the engine's goroutines
-	step   int
+	mu     sync.Mutex   // the ledger asks from the engine's goroutines
+	step   atomic.Int64 // listings note it, from the engine's goroutines
 	repos  map[string]*repo
 	images int64    // made so far
 	layers [][]byte // shared between images
@@ -102,7 +103,7 @@ func (r *repo) living() []string {
 
 // note records a step.
 func (w *world) note(format string, args ...any) {
-	w.story = append(w.story, fmt.Sprintf("%4d %8s  ", w.step, time.Since(w.began).Round(time.Millisecond))+
+	w.story = append(w.story, fmt.Sprintf("%4d %8s  ", w.step.Load(), time.Since(w.began).Round(time.Millisecond))+
 		fmt.Sprintf(format, args...))
 	if len(w.story) > 500 {
 		w.story = w.story[1:]
@@ -264,7 +265,9 @@ func (w *world) watch(refuse func(repository string) error) func(repository stri
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		r := w.repo(repository)
-		now := &listingState{step: w.step, at: time.Now(), tags: map[string]string{}, untold: maps.Clone(r.untold)}
+		now := &listingState{
+			step: int(w.step.Load()), at: time.Now(), tags: map[string]string{}, untold: maps.Clone(r.untold),
+		}
 		for _, name := range r.living() {
 			now.tags[name] = r.tags[name].digest
 			r.tags[name].armed = true
