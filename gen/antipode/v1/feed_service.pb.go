@@ -140,6 +140,8 @@ type SubscribeRequest struct {
 	FeedId string `protobuf:"bytes,2,opt,name=feed_id,json=feedId,proto3" json:"feed_id,omitempty"`
 	// The newest revision that the caller has stored durably. 0 asks for every repository.
 	AfterRevision int64 `protobuf:"varint,3,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"`
+	// The incarnation that after_revision was read in. Without one the cursor is checked against the head alone.
+	Incarnation   string `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -195,6 +197,13 @@ func (x *SubscribeRequest) GetAfterRevision() int64 {
 	return 0
 }
 
+func (x *SubscribeRequest) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
 // SubscribeResponse is one message of a subscription.
 type SubscribeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -205,6 +214,7 @@ type SubscribeResponse struct {
 	//	*SubscribeResponse_Hello
 	//	*SubscribeResponse_Changes
 	//	*SubscribeResponse_Heartbeat
+	//	*SubscribeResponse_Request
 	Kind          isSubscribeResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -274,6 +284,15 @@ func (x *SubscribeResponse) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *SubscribeResponse) GetRequest() *SiteRequest {
+	if x != nil {
+		if x, ok := x.Kind.(*SubscribeResponse_Request); ok {
+			return x.Request
+		}
+	}
+	return nil
+}
+
 type isSubscribeResponse_Kind interface {
 	isSubscribeResponse_Kind()
 }
@@ -293,11 +312,19 @@ type SubscribeResponse_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3,oneof"`
 }
 
+type SubscribeResponse_Request struct {
+	// Something that an operator asks of the site; nodes only. It moves no cursor. Sent again on every new stream until it
+	// is answered (NodeService.AnswerRequest) or has expired.
+	Request *SiteRequest `protobuf:"bytes,4,opt,name=request,proto3,oneof"`
+}
+
 func (*SubscribeResponse_Hello) isSubscribeResponse_Kind() {}
 
 func (*SubscribeResponse_Changes) isSubscribeResponse_Kind() {}
 
 func (*SubscribeResponse_Heartbeat) isSubscribeResponse_Kind() {}
+
+func (*SubscribeResponse_Request) isSubscribeResponse_Kind() {}
 
 // Hello says which feed this is.
 type Hello struct {
@@ -310,7 +337,9 @@ type Hello struct {
 	// reconnect.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,3,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
 	// The version of primaryd.
-	Version       string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// The incarnation of the feed when the stream began.
+	Incarnation   string `protobuf:"bytes,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -373,6 +402,13 @@ func (x *Hello) GetVersion() string {
 	return ""
 }
 
+func (x *Hello) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
 // ChangeBatch carries changes. The caller stores them and its cursor in one transaction.
 type ChangeBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -383,8 +419,11 @@ type ChangeBatch struct {
 	// The caller's cursor once the batch is stored. It may be above the last change's revision, when the rows between
 	// are not granted to the caller.
 	CursorRevision int64 `protobuf:"varint,3,opt,name=cursor_revision,json=cursorRevision,proto3" json:"cursor_revision,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The incarnation that cursor_revision belongs to. A new one begins whenever history may have been rewritten: with
+	// each start of primaryd, and with each failover of its database. The caller stores it with the cursor.
+	Incarnation   string `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChangeBatch) Reset() {
@@ -436,6 +475,13 @@ func (x *ChangeBatch) GetCursorRevision() int64 {
 		return x.CursorRevision
 	}
 	return 0
+}
+
+func (x *ChangeBatch) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
 }
 
 // Change says that a repository may differ from what it was.
@@ -510,7 +556,12 @@ type Heartbeat struct {
 	// The caller's cursor after this message: every change up to it that is granted to the caller has been sent.
 	CursorRevision int64 `protobuf:"varint,2,opt,name=cursor_revision,json=cursorRevision,proto3" json:"cursor_revision,omitempty"`
 	// The primary's clock, when it was sent.
-	SentAt        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`
+	SentAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`
+	// The incarnation that cursor_revision belongs to. A new one begins whenever history may have been rewritten: with
+	// each start of primaryd, and with each failover of its database. The caller stores it with the cursor.
+	Incarnation string `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// When the newest change of the feed happened; unset while the feed is empty.
+	HeadChangedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=head_changed_at,json=headChangedAt,proto3" json:"head_changed_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -562,6 +613,20 @@ func (x *Heartbeat) GetCursorRevision() int64 {
 func (x *Heartbeat) GetSentAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.SentAt
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *Heartbeat) GetHeadChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeadChangedAt
 	}
 	return nil
 }
@@ -1310,36 +1375,42 @@ var File_antipode_v1_feed_service_proto protoreflect.FileDescriptor
 
 const file_antipode_v1_feed_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eantipode/v1/feed_service.proto\x12\vantipode.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"f\n" +
+	"\x1eantipode/v1/feed_service.proto\x12\vantipode.v1\x1a\x1eantipode/v1/site_request.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x01\n" +
 	"\x10SubscribeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\afeed_id\x18\x02 \x01(\tR\x06feedId\x12%\n" +
-	"\x0eafter_revision\x18\x03 \x01(\x03R\rafterRevision\"\xb5\x01\n" +
+	"\x0eafter_revision\x18\x03 \x01(\x03R\rafterRevision\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\tR\vincarnation\"\xeb\x01\n" +
 	"\x11SubscribeResponse\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.antipode.v1.HelloH\x00R\x05hello\x124\n" +
 	"\achanges\x18\x02 \x01(\v2\x18.antipode.v1.ChangeBatchH\x00R\achanges\x126\n" +
-	"\theartbeat\x18\x03 \x01(\v2\x16.antipode.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04kind\"\xa9\x01\n" +
+	"\theartbeat\x18\x03 \x01(\v2\x16.antipode.v1.HeartbeatH\x00R\theartbeat\x124\n" +
+	"\arequest\x18\x04 \x01(\v2\x18.antipode.v1.SiteRequestH\x00R\arequestB\x06\n" +
+	"\x04kind\"\xcb\x01\n" +
 	"\x05Hello\x12\x17\n" +
 	"\afeed_id\x18\x01 \x01(\tR\x06feedId\x12#\n" +
 	"\rhead_revision\x18\x02 \x01(\x03R\fheadRevision\x12H\n" +
 	"\x12heartbeat_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"\x8a\x01\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12 \n" +
+	"\vincarnation\x18\x05 \x01(\tR\vincarnation\"\xac\x01\n" +
 	"\vChangeBatch\x12-\n" +
 	"\achanges\x18\x01 \x03(\v2\x13.antipode.v1.ChangeR\achanges\x12#\n" +
 	"\rhead_revision\x18\x02 \x01(\x03R\fheadRevision\x12'\n" +
-	"\x0fcursor_revision\x18\x03 \x01(\x03R\x0ecursorRevision\"\x7f\n" +
+	"\x0fcursor_revision\x18\x03 \x01(\x03R\x0ecursorRevision\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\tR\vincarnation\"\x7f\n" +
 	"\x06Change\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
 	"repository\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x129\n" +
 	"\n" +
-	"changed_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\"\x8e\x01\n" +
+	"changed_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\"\xf4\x01\n" +
 	"\tHeartbeat\x12#\n" +
 	"\rhead_revision\x18\x01 \x01(\x03R\fheadRevision\x12'\n" +
 	"\x0fcursor_revision\x18\x02 \x01(\x03R\x0ecursorRevision\x123\n" +
-	"\asent_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"U\n" +
+	"\asent_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12B\n" +
+	"\x0fhead_changed_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rheadChangedAt\"U\n" +
 	"\x17ListRepositoriesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1448,39 +1519,42 @@ var file_antipode_v1_feed_service_proto_goTypes = []any{
 	(*Tag)(nil),                      // 16: antipode.v1.Tag
 	(*TagSummary)(nil),               // 17: antipode.v1.TagSummary
 	nil,                              // 18: antipode.v1.Referrer.AnnotationsEntry
-	(*durationpb.Duration)(nil),      // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 20: google.protobuf.Timestamp
+	(*SiteRequest)(nil),              // 19: antipode.v1.SiteRequest
+	(*durationpb.Duration)(nil),      // 20: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 21: google.protobuf.Timestamp
 }
 var file_antipode_v1_feed_service_proto_depIdxs = []int32{
 	4,  // 0: antipode.v1.SubscribeResponse.hello:type_name -> antipode.v1.Hello
 	5,  // 1: antipode.v1.SubscribeResponse.changes:type_name -> antipode.v1.ChangeBatch
 	7,  // 2: antipode.v1.SubscribeResponse.heartbeat:type_name -> antipode.v1.Heartbeat
-	19, // 3: antipode.v1.Hello.heartbeat_interval:type_name -> google.protobuf.Duration
-	6,  // 4: antipode.v1.ChangeBatch.changes:type_name -> antipode.v1.Change
-	20, // 5: antipode.v1.Change.changed_at:type_name -> google.protobuf.Timestamp
-	20, // 6: antipode.v1.Heartbeat.sent_at:type_name -> google.protobuf.Timestamp
-	10, // 7: antipode.v1.ListRepositoriesResponse.repositories:type_name -> antipode.v1.Repository
-	20, // 8: antipode.v1.Repository.changed_at:type_name -> google.protobuf.Timestamp
-	20, // 9: antipode.v1.Repository.swept_at:type_name -> google.protobuf.Timestamp
-	13, // 10: antipode.v1.ListTagsResponse.page:type_name -> antipode.v1.TagPage
-	17, // 11: antipode.v1.ListTagsResponse.summary:type_name -> antipode.v1.TagSummary
-	16, // 12: antipode.v1.TagPage.tags:type_name -> antipode.v1.Tag
-	14, // 13: antipode.v1.TagPage.subjects:type_name -> antipode.v1.SubjectReferrers
-	15, // 14: antipode.v1.SubjectReferrers.referrers:type_name -> antipode.v1.Referrer
-	18, // 15: antipode.v1.Referrer.annotations:type_name -> antipode.v1.Referrer.AnnotationsEntry
-	0,  // 16: antipode.v1.TagSummary.listing_kind:type_name -> antipode.v1.ListingKind
-	1,  // 17: antipode.v1.TagSummary.presence:type_name -> antipode.v1.Presence
-	2,  // 18: antipode.v1.FeedService.Subscribe:input_type -> antipode.v1.SubscribeRequest
-	8,  // 19: antipode.v1.FeedService.ListRepositories:input_type -> antipode.v1.ListRepositoriesRequest
-	11, // 20: antipode.v1.FeedService.ListTags:input_type -> antipode.v1.ListTagsRequest
-	3,  // 21: antipode.v1.FeedService.Subscribe:output_type -> antipode.v1.SubscribeResponse
-	9,  // 22: antipode.v1.FeedService.ListRepositories:output_type -> antipode.v1.ListRepositoriesResponse
-	12, // 23: antipode.v1.FeedService.ListTags:output_type -> antipode.v1.ListTagsResponse
-	21, // [21:24] is the sub-list for method output_type
-	18, // [18:21] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	19, // 3: antipode.v1.SubscribeResponse.request:type_name -> antipode.v1.SiteRequest
+	20, // 4: antipode.v1.Hello.heartbeat_interval:type_name -> google.protobuf.Duration
+	6,  // 5: antipode.v1.ChangeBatch.changes:type_name -> antipode.v1.Change
+	21, // 6: antipode.v1.Change.changed_at:type_name -> google.protobuf.Timestamp
+	21, // 7: antipode.v1.Heartbeat.sent_at:type_name -> google.protobuf.Timestamp
+	21, // 8: antipode.v1.Heartbeat.head_changed_at:type_name -> google.protobuf.Timestamp
+	10, // 9: antipode.v1.ListRepositoriesResponse.repositories:type_name -> antipode.v1.Repository
+	21, // 10: antipode.v1.Repository.changed_at:type_name -> google.protobuf.Timestamp
+	21, // 11: antipode.v1.Repository.swept_at:type_name -> google.protobuf.Timestamp
+	13, // 12: antipode.v1.ListTagsResponse.page:type_name -> antipode.v1.TagPage
+	17, // 13: antipode.v1.ListTagsResponse.summary:type_name -> antipode.v1.TagSummary
+	16, // 14: antipode.v1.TagPage.tags:type_name -> antipode.v1.Tag
+	14, // 15: antipode.v1.TagPage.subjects:type_name -> antipode.v1.SubjectReferrers
+	15, // 16: antipode.v1.SubjectReferrers.referrers:type_name -> antipode.v1.Referrer
+	18, // 17: antipode.v1.Referrer.annotations:type_name -> antipode.v1.Referrer.AnnotationsEntry
+	0,  // 18: antipode.v1.TagSummary.listing_kind:type_name -> antipode.v1.ListingKind
+	1,  // 19: antipode.v1.TagSummary.presence:type_name -> antipode.v1.Presence
+	2,  // 20: antipode.v1.FeedService.Subscribe:input_type -> antipode.v1.SubscribeRequest
+	8,  // 21: antipode.v1.FeedService.ListRepositories:input_type -> antipode.v1.ListRepositoriesRequest
+	11, // 22: antipode.v1.FeedService.ListTags:input_type -> antipode.v1.ListTagsRequest
+	3,  // 23: antipode.v1.FeedService.Subscribe:output_type -> antipode.v1.SubscribeResponse
+	9,  // 24: antipode.v1.FeedService.ListRepositories:output_type -> antipode.v1.ListRepositoriesResponse
+	12, // 25: antipode.v1.FeedService.ListTags:output_type -> antipode.v1.ListTagsResponse
+	23, // [23:26] is the sub-list for method output_type
+	20, // [20:23] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_antipode_v1_feed_service_proto_init() }
@@ -1488,10 +1562,12 @@ func file_antipode_v1_feed_service_proto_init() {
 	if File_antipode_v1_feed_service_proto != nil {
 		return
 	}
+	file_antipode_v1_site_request_proto_init()
 	file_antipode_v1_feed_service_proto_msgTypes[1].OneofWrappers = []any{
 		(*SubscribeResponse_Hello)(nil),
 		(*SubscribeResponse_Changes)(nil),
 		(*SubscribeResponse_Heartbeat)(nil),
+		(*SubscribeResponse_Request)(nil),
 	}
 	file_antipode_v1_feed_service_proto_msgTypes[10].OneofWrappers = []any{
 		(*ListTagsResponse_Page)(nil),

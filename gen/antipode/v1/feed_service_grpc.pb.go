@@ -44,7 +44,8 @@ type FeedServiceClient interface {
 	// Repeated changes of one repository are compacted: only the newest revision is sent. Reconnecting with the cursor
 	// is the acknowledgement; there is no other.
 	//
-	// Codes: OUT_OF_RANGE when feed_id is not this feed's or after_revision is above its head (start over with both
+	// Codes: OUT_OF_RANGE when feed_id is not this feed's, after_revision is above its head, or the incarnation did not
+	// reach after_revision, as after the primary's database was restored from a backup (start over with all three
 	// empty; delete nothing because of it); INVALID_ARGUMENT when after_revision is negative or comes without a feed_id;
 	// PERMISSION_DENIED when `node` is not the name in the certificate.
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error)
@@ -145,7 +146,8 @@ type FeedServiceServer interface {
 	// Repeated changes of one repository are compacted: only the newest revision is sent. Reconnecting with the cursor
 	// is the acknowledgement; there is no other.
 	//
-	// Codes: OUT_OF_RANGE when feed_id is not this feed's or after_revision is above its head (start over with both
+	// Codes: OUT_OF_RANGE when feed_id is not this feed's, after_revision is above its head, or the incarnation did not
+	// reach after_revision, as after the primary's database was restored from a backup (start over with all three
 	// empty; delete nothing because of it); INVALID_ARGUMENT when after_revision is negative or comes without a feed_id;
 	// PERMISSION_DENIED when `node` is not the name in the certificate.
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error

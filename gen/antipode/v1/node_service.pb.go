@@ -43,6 +43,8 @@ const (
 	NodeState_NODE_STATE_STALE NodeState = 6
 	// It has not reported for five minutes.
 	NodeState_NODE_STATE_DOWN NodeState = 7
+	// It was promoted: it follows this primary no more.
+	NodeState_NODE_STATE_PROMOTED NodeState = 8
 )
 
 // Enum value maps for NodeState.
@@ -56,6 +58,7 @@ var (
 		5: "NODE_STATE_PAUSED",
 		6: "NODE_STATE_STALE",
 		7: "NODE_STATE_DOWN",
+		8: "NODE_STATE_PROMOTED",
 	}
 	NodeState_value = map[string]int32{
 		"NODE_STATE_UNSPECIFIED": 0,
@@ -66,6 +69,7 @@ var (
 		"NODE_STATE_PAUSED":      5,
 		"NODE_STATE_STALE":       6,
 		"NODE_STATE_DOWN":        7,
+		"NODE_STATE_PROMOTED":    8,
 	}
 )
 
@@ -486,7 +490,9 @@ type Node struct {
 	// What it last reported; unset when it never did.
 	Status *NodeStatus `protobuf:"bytes,9,opt,name=status,proto3" json:"status,omitempty"`
 	// The repositories granted to it, as globs.
-	Repositories  []string `protobuf:"bytes,10,rep,name=repositories,proto3" json:"repositories,omitempty"`
+	Repositories []string `protobuf:"bytes,10,rep,name=repositories,proto3" json:"repositories,omitempty"`
+	// Whether it is to replicate: false while an operator has paused or promoted it.
+	Enabled       bool `protobuf:"varint,11,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -591,11 +597,595 @@ func (x *Node) GetRepositories() []string {
 	return nil
 }
 
+func (x *Node) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+// GetNodeHistoryRequest asks how a node was.
+type GetNodeHistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's name; required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How far back; 0 means 24 hours, above that means 24 hours.
+	Since         *durationpb.Duration `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNodeHistoryRequest) Reset() {
+	*x = GetNodeHistoryRequest{}
+	mi := &file_antipode_v1_node_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNodeHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNodeHistoryRequest) ProtoMessage() {}
+
+func (x *GetNodeHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_node_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNodeHistoryRequest.ProtoReflect.Descriptor instead.
+func (*GetNodeHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_node_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetNodeHistoryRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GetNodeHistoryRequest) GetSince() *durationpb.Duration {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// GetNodeHistoryResponse carries the samples.
+type GetNodeHistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most one for each minute.
+	Samples       []*NodeSample `protobuf:"bytes,1,rep,name=samples,proto3" json:"samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNodeHistoryResponse) Reset() {
+	*x = GetNodeHistoryResponse{}
+	mi := &file_antipode_v1_node_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNodeHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNodeHistoryResponse) ProtoMessage() {}
+
+func (x *GetNodeHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_node_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNodeHistoryResponse.ProtoReflect.Descriptor instead.
+func (*GetNodeHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_node_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetNodeHistoryResponse) GetSamples() []*NodeSample {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
+// NodeSample is how a node was in one minute, as it reported.
+type NodeSample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the minute began.
+	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// The longest lag that it reported.
+	Lag *durationpb.Duration `protobuf:"bytes,2,opt,name=lag,proto3" json:"lag,omitempty"`
+	// The most revisions that it was behind.
+	LagRevisions int64 `protobuf:"varint,3,opt,name=lag_revisions,json=lagRevisions,proto3" json:"lag_revisions,omitempty"`
+	// The bytes that were written to its registry.
+	BytesCopied int64 `protobuf:"varint,4,opt,name=bytes_copied,json=bytesCopied,proto3" json:"bytes_copied,omitempty"`
+	// Repositories whose last attempt failed, at the end of the minute.
+	Failed int64 `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Repositories with removals withheld, at the end of the minute.
+	Held          int64 `protobuf:"varint,6,opt,name=held,proto3" json:"held,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeSample) Reset() {
+	*x = NodeSample{}
+	mi := &file_antipode_v1_node_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeSample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeSample) ProtoMessage() {}
+
+func (x *NodeSample) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_node_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeSample.ProtoReflect.Descriptor instead.
+func (*NodeSample) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_node_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *NodeSample) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *NodeSample) GetLag() *durationpb.Duration {
+	if x != nil {
+		return x.Lag
+	}
+	return nil
+}
+
+func (x *NodeSample) GetLagRevisions() int64 {
+	if x != nil {
+		return x.LagRevisions
+	}
+	return 0
+}
+
+func (x *NodeSample) GetBytesCopied() int64 {
+	if x != nil {
+		return x.BytesCopied
+	}
+	return 0
+}
+
+func (x *NodeSample) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *NodeSample) GetHeld() int64 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+// AskNodeRequest asks something of a site.
+type AskNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The site's name; required.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// What is asked; required. Its id, asked_by and expires_at are set by the primary.
+	Request       *SiteRequest `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskNodeRequest) Reset() {
+	*x = AskNodeRequest{}
+	mi := &file_antipode_v1_node_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskNodeRequest) ProtoMessage() {}
+
+func (x *AskNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_node_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskNodeRequest.ProtoReflect.Descriptor instead.
+func (*AskNodeRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_node_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AskNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *AskNodeRequest) GetRequest() *SiteRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// AskNodeResponse carries the site's answer; never a refusal, which is the RPC's error.
+type AskNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answer.
+	Answer        *SiteAnswer `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskNodeResponse) Reset() {
+	*x = AskNodeResponse{}
+	mi := &file_antipode_v1_node_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskNodeResponse) ProtoMessage() {}
+
+func (x *AskNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_node_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskNodeResponse.ProtoReflect.Descriptor instead.
+func (*AskNodeResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_node_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AskNodeResponse) GetAnswer() *SiteAnswer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+// AnswerRequestRequest carries a site's answer.
+type AnswerRequestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The request's id; required.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The answer; required.
+	Answer        *SiteAnswer `protobuf:"bytes,2,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerRequestRequest) Reset() {
+	*x = AnswerRequestRequest{}
+	mi := &file_antipode_v1_node_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerRequestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerRequestRequest) ProtoMessage() {}
+
+func (x *AnswerRequestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_node_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerRequestRequest.ProtoReflect.Descriptor instead.
+func (*AnswerRequestRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_node_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AnswerRequestRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AnswerRequestRequest) GetAnswer() *SiteAnswer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+// AnswerRequestResponse acknowledges an answer.
+type AnswerRequestResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerRequestResponse) Reset() {
+	*x = AnswerRequestResponse{}
+	mi := &file_antipode_v1_node_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerRequestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerRequestResponse) ProtoMessage() {}
+
+func (x *AnswerRequestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_node_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerRequestResponse.ProtoReflect.Descriptor instead.
+func (*AnswerRequestResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_node_service_proto_rawDescGZIP(), []int{15}
+}
+
+// LocateReferenceRequest asks where an image is.
+type LocateReferenceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository's name; required.
+	Repository string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// A tag, or a digest as `algorithm:encoded`; required.
+	Reference string `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
+	// Only these nodes; empty means all.
+	Nodes         []string `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocateReferenceRequest) Reset() {
+	*x = LocateReferenceRequest{}
+	mi := &file_antipode_v1_node_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocateReferenceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocateReferenceRequest) ProtoMessage() {}
+
+func (x *LocateReferenceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_node_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocateReferenceRequest.ProtoReflect.Descriptor instead.
+func (*LocateReferenceRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_node_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *LocateReferenceRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *LocateReferenceRequest) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *LocateReferenceRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// LocateReferenceResponse says where an image is.
+type LocateReferenceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the reference names at the primary's registry now.
+	Digest string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Each site that is granted the repository.
+	Nodes         []*NodeReference `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocateReferenceResponse) Reset() {
+	*x = LocateReferenceResponse{}
+	mi := &file_antipode_v1_node_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocateReferenceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocateReferenceResponse) ProtoMessage() {}
+
+func (x *LocateReferenceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_node_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocateReferenceResponse.ProtoReflect.Descriptor instead.
+func (*LocateReferenceResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_node_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *LocateReferenceResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *LocateReferenceResponse) GetNodes() []*NodeReference {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// NodeReference is what one site has of a reference.
+type NodeReference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The site's name.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Whether the site's registry answers the reference with the primary's digest.
+	Equal bool `protobuf:"varint,2,opt,name=equal,proto3" json:"equal,omitempty"`
+	// What the site said; unset when it did not answer.
+	Found *InspectResponse `protobuf:"bytes,3,opt,name=found,proto3" json:"found,omitempty"`
+	// Why the site did not answer; empty when it did.
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeReference) Reset() {
+	*x = NodeReference{}
+	mi := &file_antipode_v1_node_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeReference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeReference) ProtoMessage() {}
+
+func (x *NodeReference) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_node_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeReference.ProtoReflect.Descriptor instead.
+func (*NodeReference) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_node_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *NodeReference) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeReference) GetEqual() bool {
+	if x != nil {
+		return x.Equal
+	}
+	return false
+}
+
+func (x *NodeReference) GetFound() *InspectResponse {
+	if x != nil {
+		return x.Found
+	}
+	return nil
+}
+
+func (x *NodeReference) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 var File_antipode_v1_node_service_proto protoreflect.FileDescriptor
 
 const file_antipode_v1_node_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eantipode/v1/node_service.proto\x12\vantipode.v1\x1a\x18antipode/v1/status.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Z\n" +
+	"\x1eantipode/v1/node_service.proto\x12\vantipode.v1\x1a%antipode/v1/replication_service.proto\x1a\x1eantipode/v1/site_request.proto\x1a\x18antipode/v1/status.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Z\n" +
 	"\x13ReportStatusRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12/\n" +
 	"\x06status\x18\x02 \x01(\v2\x17.antipode.v1.NodeStatusR\x06status\"_\n" +
@@ -611,7 +1201,7 @@ const file_antipode_v1_node_service_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\v2\x11.antipode.v1.NodeR\x04node\"\x13\n" +
 	"\x11WatchNodesRequest\";\n" +
 	"\x12WatchNodesResponse\x12%\n" +
-	"\x04node\x18\x01 \x01(\v2\x11.antipode.v1.NodeR\x04node\"\x91\x03\n" +
+	"\x04node\x18\x01 \x01(\v2\x11.antipode.v1.NodeR\x04node\"\xab\x03\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.antipode.v1.NodeStateR\x05state\x12\x18\n" +
@@ -624,7 +1214,44 @@ const file_antipode_v1_node_service_proto_rawDesc = "" +
 	"\rsubscriptions\x18\b \x01(\x05R\rsubscriptions\x12/\n" +
 	"\x06status\x18\t \x01(\v2\x17.antipode.v1.NodeStatusR\x06status\x12\"\n" +
 	"\frepositories\x18\n" +
-	" \x03(\tR\frepositories*\xca\x01\n" +
+	" \x03(\tR\frepositories\x12\x18\n" +
+	"\aenabled\x18\v \x01(\bR\aenabled\"\\\n" +
+	"\x15GetNodeHistoryRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
+	"\x05since\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05since\"K\n" +
+	"\x16GetNodeHistoryResponse\x121\n" +
+	"\asamples\x18\x01 \x03(\v2\x17.antipode.v1.NodeSampleR\asamples\"\xd9\x01\n" +
+	"\n" +
+	"NodeSample\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12+\n" +
+	"\x03lag\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12#\n" +
+	"\rlag_revisions\x18\x03 \x01(\x03R\flagRevisions\x12!\n" +
+	"\fbytes_copied\x18\x04 \x01(\x03R\vbytesCopied\x12\x16\n" +
+	"\x06failed\x18\x05 \x01(\x03R\x06failed\x12\x12\n" +
+	"\x04held\x18\x06 \x01(\x03R\x04held\"X\n" +
+	"\x0eAskNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x122\n" +
+	"\arequest\x18\x02 \x01(\v2\x18.antipode.v1.SiteRequestR\arequest\"B\n" +
+	"\x0fAskNodeResponse\x12/\n" +
+	"\x06answer\x18\x01 \x01(\v2\x17.antipode.v1.SiteAnswerR\x06answer\"W\n" +
+	"\x14AnswerRequestRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
+	"\x06answer\x18\x02 \x01(\v2\x17.antipode.v1.SiteAnswerR\x06answer\"\x17\n" +
+	"\x15AnswerRequestResponse\"l\n" +
+	"\x16LocateReferenceRequest\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12\x1c\n" +
+	"\treference\x18\x02 \x01(\tR\treference\x12\x14\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"c\n" +
+	"\x17LocateReferenceResponse\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x120\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x1a.antipode.v1.NodeReferenceR\x05nodes\"\x87\x01\n" +
+	"\rNodeReference\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05equal\x18\x02 \x01(\bR\x05equal\x122\n" +
+	"\x05found\x18\x03 \x01(\v2\x1c.antipode.v1.InspectResponseR\x05found\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem*\xe3\x01\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_STATE_UNKNOWN\x10\x01\x12\x16\n" +
@@ -633,13 +1260,18 @@ const file_antipode_v1_node_service_proto_rawDesc = "" +
 	"\x13NODE_STATE_DEGRADED\x10\x04\x12\x15\n" +
 	"\x11NODE_STATE_PAUSED\x10\x05\x12\x14\n" +
 	"\x10NODE_STATE_STALE\x10\x06\x12\x13\n" +
-	"\x0fNODE_STATE_DOWN\x10\a2\xc5\x02\n" +
+	"\x0fNODE_STATE_DOWN\x10\a\x12\x17\n" +
+	"\x13NODE_STATE_PROMOTED\x10\b2\x9c\x05\n" +
 	"\vNodeService\x12S\n" +
 	"\fReportStatus\x12 .antipode.v1.ReportStatusRequest\x1a!.antipode.v1.ReportStatusResponse\x12J\n" +
 	"\tListNodes\x12\x1d.antipode.v1.ListNodesRequest\x1a\x1e.antipode.v1.ListNodesResponse\x12D\n" +
 	"\aGetNode\x12\x1b.antipode.v1.GetNodeRequest\x1a\x1c.antipode.v1.GetNodeResponse\x12O\n" +
 	"\n" +
-	"WatchNodes\x12\x1e.antipode.v1.WatchNodesRequest\x1a\x1f.antipode.v1.WatchNodesResponse0\x01BBZ@github.com/antipode-registry/antipode/gen/antipode/v1;antipodev1b\x06proto3"
+	"WatchNodes\x12\x1e.antipode.v1.WatchNodesRequest\x1a\x1f.antipode.v1.WatchNodesResponse0\x01\x12Y\n" +
+	"\x0eGetNodeHistory\x12\".antipode.v1.GetNodeHistoryRequest\x1a#.antipode.v1.GetNodeHistoryResponse\x12D\n" +
+	"\aAskNode\x12\x1b.antipode.v1.AskNodeRequest\x1a\x1c.antipode.v1.AskNodeResponse\x12V\n" +
+	"\rAnswerRequest\x12!.antipode.v1.AnswerRequestRequest\x1a\".antipode.v1.AnswerRequestResponse\x12\\\n" +
+	"\x0fLocateReference\x12#.antipode.v1.LocateReferenceRequest\x1a$.antipode.v1.LocateReferenceResponseBBZ@github.com/antipode-registry/antipode/gen/antipode/v1;antipodev1b\x06proto3"
 
 var (
 	file_antipode_v1_node_service_proto_rawDescOnce sync.Once
@@ -654,45 +1286,75 @@ func file_antipode_v1_node_service_proto_rawDescGZIP() []byte {
 }
 
 var file_antipode_v1_node_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_antipode_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_antipode_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_antipode_v1_node_service_proto_goTypes = []any{
-	(NodeState)(0),                // 0: antipode.v1.NodeState
-	(*ReportStatusRequest)(nil),   // 1: antipode.v1.ReportStatusRequest
-	(*ReportStatusResponse)(nil),  // 2: antipode.v1.ReportStatusResponse
-	(*ListNodesRequest)(nil),      // 3: antipode.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 4: antipode.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 5: antipode.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 6: antipode.v1.GetNodeResponse
-	(*WatchNodesRequest)(nil),     // 7: antipode.v1.WatchNodesRequest
-	(*WatchNodesResponse)(nil),    // 8: antipode.v1.WatchNodesResponse
-	(*Node)(nil),                  // 9: antipode.v1.Node
-	(*NodeStatus)(nil),            // 10: antipode.v1.NodeStatus
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(NodeState)(0),                  // 0: antipode.v1.NodeState
+	(*ReportStatusRequest)(nil),     // 1: antipode.v1.ReportStatusRequest
+	(*ReportStatusResponse)(nil),    // 2: antipode.v1.ReportStatusResponse
+	(*ListNodesRequest)(nil),        // 3: antipode.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 4: antipode.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),          // 5: antipode.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),         // 6: antipode.v1.GetNodeResponse
+	(*WatchNodesRequest)(nil),       // 7: antipode.v1.WatchNodesRequest
+	(*WatchNodesResponse)(nil),      // 8: antipode.v1.WatchNodesResponse
+	(*Node)(nil),                    // 9: antipode.v1.Node
+	(*GetNodeHistoryRequest)(nil),   // 10: antipode.v1.GetNodeHistoryRequest
+	(*GetNodeHistoryResponse)(nil),  // 11: antipode.v1.GetNodeHistoryResponse
+	(*NodeSample)(nil),              // 12: antipode.v1.NodeSample
+	(*AskNodeRequest)(nil),          // 13: antipode.v1.AskNodeRequest
+	(*AskNodeResponse)(nil),         // 14: antipode.v1.AskNodeResponse
+	(*AnswerRequestRequest)(nil),    // 15: antipode.v1.AnswerRequestRequest
+	(*AnswerRequestResponse)(nil),   // 16: antipode.v1.AnswerRequestResponse
+	(*LocateReferenceRequest)(nil),  // 17: antipode.v1.LocateReferenceRequest
+	(*LocateReferenceResponse)(nil), // 18: antipode.v1.LocateReferenceResponse
+	(*NodeReference)(nil),           // 19: antipode.v1.NodeReference
+	(*NodeStatus)(nil),              // 20: antipode.v1.NodeStatus
+	(*durationpb.Duration)(nil),     // 21: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 22: google.protobuf.Timestamp
+	(*SiteRequest)(nil),             // 23: antipode.v1.SiteRequest
+	(*SiteAnswer)(nil),              // 24: antipode.v1.SiteAnswer
+	(*InspectResponse)(nil),         // 25: antipode.v1.InspectResponse
 }
 var file_antipode_v1_node_service_proto_depIdxs = []int32{
-	10, // 0: antipode.v1.ReportStatusRequest.status:type_name -> antipode.v1.NodeStatus
-	11, // 1: antipode.v1.ReportStatusResponse.next_report_within:type_name -> google.protobuf.Duration
+	20, // 0: antipode.v1.ReportStatusRequest.status:type_name -> antipode.v1.NodeStatus
+	21, // 1: antipode.v1.ReportStatusResponse.next_report_within:type_name -> google.protobuf.Duration
 	9,  // 2: antipode.v1.ListNodesResponse.nodes:type_name -> antipode.v1.Node
 	9,  // 3: antipode.v1.GetNodeResponse.node:type_name -> antipode.v1.Node
 	9,  // 4: antipode.v1.WatchNodesResponse.node:type_name -> antipode.v1.Node
 	0,  // 5: antipode.v1.Node.state:type_name -> antipode.v1.NodeState
-	11, // 6: antipode.v1.Node.lag:type_name -> google.protobuf.Duration
-	12, // 7: antipode.v1.Node.reported_at:type_name -> google.protobuf.Timestamp
-	10, // 8: antipode.v1.Node.status:type_name -> antipode.v1.NodeStatus
-	1,  // 9: antipode.v1.NodeService.ReportStatus:input_type -> antipode.v1.ReportStatusRequest
-	3,  // 10: antipode.v1.NodeService.ListNodes:input_type -> antipode.v1.ListNodesRequest
-	5,  // 11: antipode.v1.NodeService.GetNode:input_type -> antipode.v1.GetNodeRequest
-	7,  // 12: antipode.v1.NodeService.WatchNodes:input_type -> antipode.v1.WatchNodesRequest
-	2,  // 13: antipode.v1.NodeService.ReportStatus:output_type -> antipode.v1.ReportStatusResponse
-	4,  // 14: antipode.v1.NodeService.ListNodes:output_type -> antipode.v1.ListNodesResponse
-	6,  // 15: antipode.v1.NodeService.GetNode:output_type -> antipode.v1.GetNodeResponse
-	8,  // 16: antipode.v1.NodeService.WatchNodes:output_type -> antipode.v1.WatchNodesResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	21, // 6: antipode.v1.Node.lag:type_name -> google.protobuf.Duration
+	22, // 7: antipode.v1.Node.reported_at:type_name -> google.protobuf.Timestamp
+	20, // 8: antipode.v1.Node.status:type_name -> antipode.v1.NodeStatus
+	21, // 9: antipode.v1.GetNodeHistoryRequest.since:type_name -> google.protobuf.Duration
+	12, // 10: antipode.v1.GetNodeHistoryResponse.samples:type_name -> antipode.v1.NodeSample
+	22, // 11: antipode.v1.NodeSample.at:type_name -> google.protobuf.Timestamp
+	21, // 12: antipode.v1.NodeSample.lag:type_name -> google.protobuf.Duration
+	23, // 13: antipode.v1.AskNodeRequest.request:type_name -> antipode.v1.SiteRequest
+	24, // 14: antipode.v1.AskNodeResponse.answer:type_name -> antipode.v1.SiteAnswer
+	24, // 15: antipode.v1.AnswerRequestRequest.answer:type_name -> antipode.v1.SiteAnswer
+	19, // 16: antipode.v1.LocateReferenceResponse.nodes:type_name -> antipode.v1.NodeReference
+	25, // 17: antipode.v1.NodeReference.found:type_name -> antipode.v1.InspectResponse
+	1,  // 18: antipode.v1.NodeService.ReportStatus:input_type -> antipode.v1.ReportStatusRequest
+	3,  // 19: antipode.v1.NodeService.ListNodes:input_type -> antipode.v1.ListNodesRequest
+	5,  // 20: antipode.v1.NodeService.GetNode:input_type -> antipode.v1.GetNodeRequest
+	7,  // 21: antipode.v1.NodeService.WatchNodes:input_type -> antipode.v1.WatchNodesRequest
+	10, // 22: antipode.v1.NodeService.GetNodeHistory:input_type -> antipode.v1.GetNodeHistoryRequest
+	13, // 23: antipode.v1.NodeService.AskNode:input_type -> antipode.v1.AskNodeRequest
+	15, // 24: antipode.v1.NodeService.AnswerRequest:input_type -> antipode.v1.AnswerRequestRequest
+	17, // 25: antipode.v1.NodeService.LocateReference:input_type -> antipode.v1.LocateReferenceRequest
+	2,  // 26: antipode.v1.NodeService.ReportStatus:output_type -> antipode.v1.ReportStatusResponse
+	4,  // 27: antipode.v1.NodeService.ListNodes:output_type -> antipode.v1.ListNodesResponse
+	6,  // 28: antipode.v1.NodeService.GetNode:output_type -> antipode.v1.GetNodeResponse
+	8,  // 29: antipode.v1.NodeService.WatchNodes:output_type -> antipode.v1.WatchNodesResponse
+	11, // 30: antipode.v1.NodeService.GetNodeHistory:output_type -> antipode.v1.GetNodeHistoryResponse
+	14, // 31: antipode.v1.NodeService.AskNode:output_type -> antipode.v1.AskNodeResponse
+	16, // 32: antipode.v1.NodeService.AnswerRequest:output_type -> antipode.v1.AnswerRequestResponse
+	18, // 33: antipode.v1.NodeService.LocateReference:output_type -> antipode.v1.LocateReferenceResponse
+	26, // [26:34] is the sub-list for method output_type
+	18, // [18:26] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_antipode_v1_node_service_proto_init() }
@@ -700,6 +1362,8 @@ func file_antipode_v1_node_service_proto_init() {
 	if File_antipode_v1_node_service_proto != nil {
 		return
 	}
+	file_antipode_v1_replication_service_proto_init()
+	file_antipode_v1_site_request_proto_init()
 	file_antipode_v1_status_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -707,7 +1371,7 @@ func file_antipode_v1_node_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_antipode_v1_node_service_proto_rawDesc), len(file_antipode_v1_node_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,10 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NodeService_ReportStatus_FullMethodName = "/antipode.v1.NodeService/ReportStatus"
-	NodeService_ListNodes_FullMethodName    = "/antipode.v1.NodeService/ListNodes"
-	NodeService_GetNode_FullMethodName      = "/antipode.v1.NodeService/GetNode"
-	NodeService_WatchNodes_FullMethodName   = "/antipode.v1.NodeService/WatchNodes"
+	NodeService_ReportStatus_FullMethodName    = "/antipode.v1.NodeService/ReportStatus"
+	NodeService_ListNodes_FullMethodName       = "/antipode.v1.NodeService/ListNodes"
+	NodeService_GetNode_FullMethodName         = "/antipode.v1.NodeService/GetNode"
+	NodeService_WatchNodes_FullMethodName      = "/antipode.v1.NodeService/WatchNodes"
+	NodeService_GetNodeHistory_FullMethodName  = "/antipode.v1.NodeService/GetNodeHistory"
+	NodeService_AskNode_FullMethodName         = "/antipode.v1.NodeService/AskNode"
+	NodeService_AnswerRequest_FullMethodName   = "/antipode.v1.NodeService/AnswerRequest"
+	NodeService_LocateReference_FullMethodName = "/antipode.v1.NodeService/LocateReference"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -53,6 +57,29 @@ type NodeServiceClient interface {
 	// Callers: operators see all; a node sees itself alone. Order: first every node by name, then changes as they come;
 	// a slow reader misses intermediate states, never the last one.
 	WatchNodes(ctx context.Context, in *WatchNodesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchNodesResponse], error)
+	// GetNodeHistory returns how a node was, a sample for each minute in which it reported.
+	//
+	// Callers: operators, and the node itself. Order: oldest first. Codes: as GetNode; INVALID_ARGUMENT when the time is
+	// negative.
+	GetNodeHistory(ctx context.Context, in *GetNodeHistoryRequest, opts ...grpc.CallOption) (*GetNodeHistoryResponse, error)
+	// AskNode asks something of a site and waits for its answer, which comes by way of the site's subscription, held by
+	// whichever replica of primaryd.
+	//
+	// Callers: operators. Codes: NOT_FOUND when no such node is configured; UNAVAILABLE when the site did not answer
+	// within 10 seconds, or the caller's deadline if that is sooner: it may do as it was asked all the same; the code of the
+	// site's refusal, with its words; INVALID_ARGUMENT without a node or a question.
+	AskNode(ctx context.Context, in *AskNodeRequest, opts ...grpc.CallOption) (*AskNodeResponse, error)
+	// AnswerRequest carries a site's answer to a SiteRequest.
+	//
+	// Callers: nodes, each as itself. An answer that nobody waits for any more is no error. Codes: NOT_FOUND when the
+	// request was not of this node; INVALID_ARGUMENT without an id or an outcome.
+	AnswerRequest(ctx context.Context, in *AnswerRequestRequest, opts ...grpc.CallOption) (*AnswerRequestResponse, error)
+	// LocateReference says what a reference names at the primary's registry now, and whether each site has the same.
+	//
+	// Callers: operators see all; a node sees itself alone. Order: by name. Codes: INVALID_ARGUMENT when the repository or
+	// the reference is malformed; NOT_FOUND when the primary's registry says that it has no such reference; UNAVAILABLE
+	// when that registry cannot be asked. A site that does not answer is part of the response, not an error.
+	LocateReference(ctx context.Context, in *LocateReferenceRequest, opts ...grpc.CallOption) (*LocateReferenceResponse, error)
 }
 
 type nodeServiceClient struct {
@@ -112,6 +139,46 @@ func (c *nodeServiceClient) WatchNodes(ctx context.Context, in *WatchNodesReques
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_WatchNodesClient = grpc.ServerStreamingClient[WatchNodesResponse]
 
+func (c *nodeServiceClient) GetNodeHistory(ctx context.Context, in *GetNodeHistoryRequest, opts ...grpc.CallOption) (*GetNodeHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetNodeHistoryResponse)
+	err := c.cc.Invoke(ctx, NodeService_GetNodeHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) AskNode(ctx context.Context, in *AskNodeRequest, opts ...grpc.CallOption) (*AskNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AskNodeResponse)
+	err := c.cc.Invoke(ctx, NodeService_AskNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) AnswerRequest(ctx context.Context, in *AnswerRequestRequest, opts ...grpc.CallOption) (*AnswerRequestResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AnswerRequestResponse)
+	err := c.cc.Invoke(ctx, NodeService_AnswerRequest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) LocateReference(ctx context.Context, in *LocateReferenceRequest, opts ...grpc.CallOption) (*LocateReferenceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LocateReferenceResponse)
+	err := c.cc.Invoke(ctx, NodeService_LocateReference_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -140,6 +207,29 @@ type NodeServiceServer interface {
 	// Callers: operators see all; a node sees itself alone. Order: first every node by name, then changes as they come;
 	// a slow reader misses intermediate states, never the last one.
 	WatchNodes(*WatchNodesRequest, grpc.ServerStreamingServer[WatchNodesResponse]) error
+	// GetNodeHistory returns how a node was, a sample for each minute in which it reported.
+	//
+	// Callers: operators, and the node itself. Order: oldest first. Codes: as GetNode; INVALID_ARGUMENT when the time is
+	// negative.
+	GetNodeHistory(context.Context, *GetNodeHistoryRequest) (*GetNodeHistoryResponse, error)
+	// AskNode asks something of a site and waits for its answer, which comes by way of the site's subscription, held by
+	// whichever replica of primaryd.
+	//
+	// Callers: operators. Codes: NOT_FOUND when no such node is configured; UNAVAILABLE when the site did not answer
+	// within 10 seconds, or the caller's deadline if that is sooner: it may do as it was asked all the same; the code of the
+	// site's refusal, with its words; INVALID_ARGUMENT without a node or a question.
+	AskNode(context.Context, *AskNodeRequest) (*AskNodeResponse, error)
+	// AnswerRequest carries a site's answer to a SiteRequest.
+	//
+	// Callers: nodes, each as itself. An answer that nobody waits for any more is no error. Codes: NOT_FOUND when the
+	// request was not of this node; INVALID_ARGUMENT without an id or an outcome.
+	AnswerRequest(context.Context, *AnswerRequestRequest) (*AnswerRequestResponse, error)
+	// LocateReference says what a reference names at the primary's registry now, and whether each site has the same.
+	//
+	// Callers: operators see all; a node sees itself alone. Order: by name. Codes: INVALID_ARGUMENT when the repository or
+	// the reference is malformed; NOT_FOUND when the primary's registry says that it has no such reference; UNAVAILABLE
+	// when that registry cannot be asked. A site that does not answer is part of the response, not an error.
+	LocateReference(context.Context, *LocateReferenceRequest) (*LocateReferenceResponse, error)
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -161,6 +251,18 @@ func (UnimplementedNodeServiceServer) GetNode(context.Context, *GetNodeRequest) 
 }
 func (UnimplementedNodeServiceServer) WatchNodes(*WatchNodesRequest, grpc.ServerStreamingServer[WatchNodesResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchNodes not implemented")
+}
+func (UnimplementedNodeServiceServer) GetNodeHistory(context.Context, *GetNodeHistoryRequest) (*GetNodeHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetNodeHistory not implemented")
+}
+func (UnimplementedNodeServiceServer) AskNode(context.Context, *AskNodeRequest) (*AskNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AskNode not implemented")
+}
+func (UnimplementedNodeServiceServer) AnswerRequest(context.Context, *AnswerRequestRequest) (*AnswerRequestResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AnswerRequest not implemented")
+}
+func (UnimplementedNodeServiceServer) LocateReference(context.Context, *LocateReferenceRequest) (*LocateReferenceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LocateReference not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -248,6 +350,78 @@ func _NodeService_WatchNodes_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_WatchNodesServer = grpc.ServerStreamingServer[WatchNodesResponse]
 
+func _NodeService_GetNodeHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetNodeHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).GetNodeHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_GetNodeHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).GetNodeHistory(ctx, req.(*GetNodeHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_AskNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AskNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).AskNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_AskNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).AskNode(ctx, req.(*AskNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_AnswerRequest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AnswerRequestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).AnswerRequest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_AnswerRequest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).AnswerRequest(ctx, req.(*AnswerRequestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_LocateReference_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LocateReferenceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).LocateReference(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_LocateReference_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).LocateReference(ctx, req.(*LocateReferenceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -266,6 +440,22 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetNode",
 			Handler:    _NodeService_GetNode_Handler,
+		},
+		{
+			MethodName: "GetNodeHistory",
+			Handler:    _NodeService_GetNodeHistory_Handler,
+		},
+		{
+			MethodName: "AskNode",
+			Handler:    _NodeService_AskNode_Handler,
+		},
+		{
+			MethodName: "AnswerRequest",
+			Handler:    _NodeService_AnswerRequest_Handler,
+		},
+		{
+			MethodName: "LocateReference",
+			Handler:    _NodeService_LocateReference_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

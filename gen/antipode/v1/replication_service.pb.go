@@ -9,6 +9,7 @@ package antipodev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -616,7 +617,7 @@ type JournalEntry struct {
 	// When.
 	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
 	// What: copied, tagged, removed, kept, synced, failed, held, unsettled, resync, release, restore, verify, damaged,
-	// verified, interrupted.
+	// verified, interrupted, promote, demote.
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	// The tag or digest; empty when it concerns the repository as a whole.
 	Reference string `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
@@ -1446,11 +1447,619 @@ func (*ResumeResponse) Descriptor() ([]byte, []int) {
 	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{22}
 }
 
+// InspectRequest asks what the site has.
+type InspectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository's name at the primary; required.
+	Repository string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// A tag, or a digest as `algorithm:encoded`; empty asks about the repository alone.
+	Reference     string `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectRequest) Reset() {
+	*x = InspectRequest{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectRequest) ProtoMessage() {}
+
+func (x *InspectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
+func (*InspectRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *InspectRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *InspectRequest) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+// InspectResponse is what the site has.
+type InspectResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The row of the repository.
+	Repository *TrackedRepository `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// What the site's registry answers for the reference; empty when it has none, or none was asked for.
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// When the site wrote the reference, by its journal; unset when that does not reach back so far.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectResponse) Reset() {
+	*x = InspectResponse{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectResponse) ProtoMessage() {}
+
+func (x *InspectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
+func (*InspectResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *InspectResponse) GetRepository() *TrackedRepository {
+	if x != nil {
+		return x.Repository
+	}
+	return nil
+}
+
+func (x *InspectResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *InspectResponse) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// WaitRequest names what to wait for.
+type WaitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository's name at the primary; required.
+	Repository string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// A tag, or a digest as `algorithm:encoded`; required.
+	Reference     string `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitRequest) Reset() {
+	*x = WaitRequest{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitRequest) ProtoMessage() {}
+
+func (x *WaitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
+func (*WaitRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *WaitRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *WaitRequest) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+// WaitResponse says that it is there.
+type WaitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What both sides name by the reference.
+	Digest        string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitResponse) Reset() {
+	*x = WaitResponse{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitResponse) ProtoMessage() {}
+
+func (x *WaitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
+func (*WaitResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *WaitResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// PromoteRequest asks for a promotion.
+type PromoteRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Wait first until the site equals the primary's head.
+	Planned bool `protobuf:"varint,1,opt,name=planned,proto3" json:"planned,omitempty"`
+	// Change nothing: report what a promotion now would.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteRequest) Reset() {
+	*x = PromoteRequest{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteRequest) ProtoMessage() {}
+
+func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
+func (*PromoteRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PromoteRequest) GetPlanned() bool {
+	if x != nil {
+		return x.Planned
+	}
+	return false
+}
+
+func (x *PromoteRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// PromoteResponse is one message of a promotion.
+type PromoteResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The message's kind; always set.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*PromoteResponse_Progress
+	//	*PromoteResponse_Behind
+	//	*PromoteResponse_Report
+	Kind          isPromoteResponse_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteResponse) Reset() {
+	*x = PromoteResponse{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteResponse) ProtoMessage() {}
+
+func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
+func (*PromoteResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PromoteResponse) GetKind() isPromoteResponse_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *PromoteResponse) GetProgress() *PromoteProgress {
+	if x != nil {
+		if x, ok := x.Kind.(*PromoteResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *PromoteResponse) GetBehind() *TrackedRepository {
+	if x != nil {
+		if x, ok := x.Kind.(*PromoteResponse_Behind); ok {
+			return x.Behind
+		}
+	}
+	return nil
+}
+
+func (x *PromoteResponse) GetReport() *PromoteReport {
+	if x != nil {
+		if x, ok := x.Kind.(*PromoteResponse_Report); ok {
+			return x.Report
+		}
+	}
+	return nil
+}
+
+type isPromoteResponse_Kind interface {
+	isPromoteResponse_Kind()
+}
+
+type PromoteResponse_Progress struct {
+	// How far it is.
+	Progress *PromoteProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type PromoteResponse_Behind struct {
+	// A repository that may lack changes, before the report; by name.
+	Behind *TrackedRepository `protobuf:"bytes,2,opt,name=behind,proto3,oneof"`
+}
+
+type PromoteResponse_Report struct {
+	// The end.
+	Report *PromoteReport `protobuf:"bytes,3,opt,name=report,proto3,oneof"`
+}
+
+func (*PromoteResponse_Progress) isPromoteResponse_Kind() {}
+
+func (*PromoteResponse_Behind) isPromoteResponse_Kind() {}
+
+func (*PromoteResponse_Report) isPromoteResponse_Kind() {}
+
+// PromoteProgress says how far a planned promotion is.
+type PromoteProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The primary's newest revision.
+	HeadRevision int64 `protobuf:"varint,1,opt,name=head_revision,json=headRevision,proto3" json:"head_revision,omitempty"`
+	// How far the site has read the feed.
+	CursorRevision int64 `protobuf:"varint,2,opt,name=cursor_revision,json=cursorRevision,proto3" json:"cursor_revision,omitempty"`
+	// Repositories that are not synced yet.
+	Unsynced      int64 `protobuf:"varint,3,opt,name=unsynced,proto3" json:"unsynced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteProgress) Reset() {
+	*x = PromoteProgress{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteProgress) ProtoMessage() {}
+
+func (x *PromoteProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteProgress.ProtoReflect.Descriptor instead.
+func (*PromoteProgress) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PromoteProgress) GetHeadRevision() int64 {
+	if x != nil {
+		return x.HeadRevision
+	}
+	return 0
+}
+
+func (x *PromoteProgress) GetCursorRevision() int64 {
+	if x != nil {
+		return x.CursorRevision
+	}
+	return 0
+}
+
+func (x *PromoteProgress) GetUnsynced() int64 {
+	if x != nil {
+		return x.Unsynced
+	}
+	return 0
+}
+
+// PromoteReport is what a promotion came to.
+type PromoteReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the site is promoted now; false in a rehearsal.
+	Promoted bool `protobuf:"varint,1,opt,name=promoted,proto3" json:"promoted,omitempty"`
+	// How far the site has read the feed: changes above it are not known to it.
+	CursorRevision int64 `protobuf:"varint,2,opt,name=cursor_revision,json=cursorRevision,proto3" json:"cursor_revision,omitempty"`
+	// The newest revision of the primary that the site has heard of.
+	HeadRevision int64 `protobuf:"varint,3,opt,name=head_revision,json=headRevision,proto3" json:"head_revision,omitempty"`
+	// When the site last heard from the primary: what changed there later is not known here.
+	PrimaryHeardAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=primary_heard_at,json=primaryHeardAt,proto3" json:"primary_heard_at,omitempty"`
+	// Repositories that may lack changes that the site knows of; each was sent as `behind`.
+	Behind int64 `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"`
+	// The age of the oldest such change; zero when there is none.
+	Lag           *durationpb.Duration `protobuf:"bytes,6,opt,name=lag,proto3" json:"lag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteReport) Reset() {
+	*x = PromoteReport{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteReport) ProtoMessage() {}
+
+func (x *PromoteReport) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteReport.ProtoReflect.Descriptor instead.
+func (*PromoteReport) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PromoteReport) GetPromoted() bool {
+	if x != nil {
+		return x.Promoted
+	}
+	return false
+}
+
+func (x *PromoteReport) GetCursorRevision() int64 {
+	if x != nil {
+		return x.CursorRevision
+	}
+	return 0
+}
+
+func (x *PromoteReport) GetHeadRevision() int64 {
+	if x != nil {
+		return x.HeadRevision
+	}
+	return 0
+}
+
+func (x *PromoteReport) GetPrimaryHeardAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PrimaryHeardAt
+	}
+	return nil
+}
+
+func (x *PromoteReport) GetBehind() int64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *PromoteReport) GetLag() *durationpb.Duration {
+	if x != nil {
+		return x.Lag
+	}
+	return nil
+}
+
+// DemoteRequest asks a promoted site to follow its primary again.
+type DemoteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DemoteRequest) Reset() {
+	*x = DemoteRequest{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DemoteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DemoteRequest) ProtoMessage() {}
+
+func (x *DemoteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DemoteRequest.ProtoReflect.Descriptor instead.
+func (*DemoteRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{31}
+}
+
+// DemoteResponse acknowledges it.
+type DemoteResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DemoteResponse) Reset() {
+	*x = DemoteResponse{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DemoteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DemoteResponse) ProtoMessage() {}
+
+func (x *DemoteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DemoteResponse.ProtoReflect.Descriptor instead.
+func (*DemoteResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{32}
+}
+
 var File_antipode_v1_replication_service_proto protoreflect.FileDescriptor
 
 const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"\n" +
-	"%antipode/v1/replication_service.proto\x12\vantipode.v1\x1a\x18antipode/v1/status.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"%antipode/v1/replication_service.proto\x12\vantipode.v1\x1a\x18antipode/v1/status.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
 	"\x10GetStatusRequest\"X\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12/\n" +
@@ -1544,7 +2153,46 @@ const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"\fPauseRequest\"\x0f\n" +
 	"\rPauseResponse\"\x0f\n" +
 	"\rResumeRequest\"\x10\n" +
-	"\x0eResumeResponse*\xc4\x01\n" +
+	"\x0eResumeResponse\"N\n" +
+	"\x0eInspectRequest\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12\x1c\n" +
+	"\treference\x18\x02 \x01(\tR\treference\"\x9b\x01\n" +
+	"\x0fInspectResponse\x12>\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\v2\x1e.antipode.v1.TrackedRepositoryR\n" +
+	"repository\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"K\n" +
+	"\vWaitRequest\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12\x1c\n" +
+	"\treference\x18\x02 \x01(\tR\treference\"&\n" +
+	"\fWaitResponse\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\"C\n" +
+	"\x0ePromoteRequest\x12\x18\n" +
+	"\aplanned\x18\x01 \x01(\bR\aplanned\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xc5\x01\n" +
+	"\x0fPromoteResponse\x12:\n" +
+	"\bprogress\x18\x01 \x01(\v2\x1c.antipode.v1.PromoteProgressH\x00R\bprogress\x128\n" +
+	"\x06behind\x18\x02 \x01(\v2\x1e.antipode.v1.TrackedRepositoryH\x00R\x06behind\x124\n" +
+	"\x06report\x18\x03 \x01(\v2\x1a.antipode.v1.PromoteReportH\x00R\x06reportB\x06\n" +
+	"\x04kind\"{\n" +
+	"\x0fPromoteProgress\x12#\n" +
+	"\rhead_revision\x18\x01 \x01(\x03R\fheadRevision\x12'\n" +
+	"\x0fcursor_revision\x18\x02 \x01(\x03R\x0ecursorRevision\x12\x1a\n" +
+	"\bunsynced\x18\x03 \x01(\x03R\bunsynced\"\x84\x02\n" +
+	"\rPromoteReport\x12\x1a\n" +
+	"\bpromoted\x18\x01 \x01(\bR\bpromoted\x12'\n" +
+	"\x0fcursor_revision\x18\x02 \x01(\x03R\x0ecursorRevision\x12#\n" +
+	"\rhead_revision\x18\x03 \x01(\x03R\fheadRevision\x12D\n" +
+	"\x10primary_heard_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprimaryHeardAt\x12\x16\n" +
+	"\x06behind\x18\x05 \x01(\x03R\x06behind\x12+\n" +
+	"\x03lag\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03lag\"\x0f\n" +
+	"\rDemoteRequest\"\x10\n" +
+	"\x0eDemoteResponse*\xc4\x01\n" +
 	"\x0fRepositoryState\x12 \n" +
 	"\x1cREPOSITORY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18REPOSITORY_STATE_PENDING\x10\x01\x12\x1c\n" +
@@ -1556,7 +2204,7 @@ const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTEP_KIND_COPY\x10\x01\x12\x14\n" +
 	"\x10STEP_KIND_REMOVE\x10\x02\x12\x12\n" +
-	"\x0eSTEP_KIND_KEEP\x10\x032\xae\x06\n" +
+	"\x0eSTEP_KIND_KEEP\x10\x032\xbc\b\n" +
 	"\x12ReplicationService\x12J\n" +
 	"\tGetStatus\x12\x1d.antipode.v1.GetStatusRequest\x1a\x1e.antipode.v1.GetStatusResponse\x12\x83\x01\n" +
 	"\x10ListRepositories\x126.antipode.v1.ReplicationServiceListRepositoriesRequest\x1a7.antipode.v1.ReplicationServiceListRepositoriesResponse\x12V\n" +
@@ -1567,7 +2215,11 @@ const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"\aRestore\x12\x1b.antipode.v1.RestoreRequest\x1a\x1c.antipode.v1.RestoreResponse\x12A\n" +
 	"\x06Verify\x12\x1a.antipode.v1.VerifyRequest\x1a\x1b.antipode.v1.VerifyResponse\x12>\n" +
 	"\x05Pause\x12\x19.antipode.v1.PauseRequest\x1a\x1a.antipode.v1.PauseResponse\x12A\n" +
-	"\x06Resume\x12\x1a.antipode.v1.ResumeRequest\x1a\x1b.antipode.v1.ResumeResponseBBZ@github.com/antipode-registry/antipode/gen/antipode/v1;antipodev1b\x06proto3"
+	"\x06Resume\x12\x1a.antipode.v1.ResumeRequest\x1a\x1b.antipode.v1.ResumeResponse\x12D\n" +
+	"\aInspect\x12\x1b.antipode.v1.InspectRequest\x1a\x1c.antipode.v1.InspectResponse\x12;\n" +
+	"\x04Wait\x12\x18.antipode.v1.WaitRequest\x1a\x19.antipode.v1.WaitResponse\x12F\n" +
+	"\aPromote\x12\x1b.antipode.v1.PromoteRequest\x1a\x1c.antipode.v1.PromoteResponse0\x01\x12A\n" +
+	"\x06Demote\x12\x1a.antipode.v1.DemoteRequest\x1a\x1b.antipode.v1.DemoteResponseBBZ@github.com/antipode-registry/antipode/gen/antipode/v1;antipodev1b\x06proto3"
 
 var (
 	file_antipode_v1_replication_service_proto_rawDescOnce sync.Once
@@ -1582,7 +2234,7 @@ func file_antipode_v1_replication_service_proto_rawDescGZIP() []byte {
 }
 
 var file_antipode_v1_replication_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_antipode_v1_replication_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_antipode_v1_replication_service_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_antipode_v1_replication_service_proto_goTypes = []any{
 	(RepositoryState)(0),                               // 0: antipode.v1.RepositoryState
 	(StepKind)(0),                                      // 1: antipode.v1.StepKind
@@ -1609,50 +2261,76 @@ var file_antipode_v1_replication_service_proto_goTypes = []any{
 	(*PauseResponse)(nil),                              // 22: antipode.v1.PauseResponse
 	(*ResumeRequest)(nil),                              // 23: antipode.v1.ResumeRequest
 	(*ResumeResponse)(nil),                             // 24: antipode.v1.ResumeResponse
-	(*NodeStatus)(nil),                                 // 25: antipode.v1.NodeStatus
-	(*timestamppb.Timestamp)(nil),                      // 26: google.protobuf.Timestamp
-	(*SyncError)(nil),                                  // 27: antipode.v1.SyncError
+	(*InspectRequest)(nil),                             // 25: antipode.v1.InspectRequest
+	(*InspectResponse)(nil),                            // 26: antipode.v1.InspectResponse
+	(*WaitRequest)(nil),                                // 27: antipode.v1.WaitRequest
+	(*WaitResponse)(nil),                               // 28: antipode.v1.WaitResponse
+	(*PromoteRequest)(nil),                             // 29: antipode.v1.PromoteRequest
+	(*PromoteResponse)(nil),                            // 30: antipode.v1.PromoteResponse
+	(*PromoteProgress)(nil),                            // 31: antipode.v1.PromoteProgress
+	(*PromoteReport)(nil),                              // 32: antipode.v1.PromoteReport
+	(*DemoteRequest)(nil),                              // 33: antipode.v1.DemoteRequest
+	(*DemoteResponse)(nil),                             // 34: antipode.v1.DemoteResponse
+	(*NodeStatus)(nil),                                 // 35: antipode.v1.NodeStatus
+	(*timestamppb.Timestamp)(nil),                      // 36: google.protobuf.Timestamp
+	(*SyncError)(nil),                                  // 37: antipode.v1.SyncError
+	(*durationpb.Duration)(nil),                        // 38: google.protobuf.Duration
 }
 var file_antipode_v1_replication_service_proto_depIdxs = []int32{
-	25, // 0: antipode.v1.GetStatusResponse.status:type_name -> antipode.v1.NodeStatus
+	35, // 0: antipode.v1.GetStatusResponse.status:type_name -> antipode.v1.NodeStatus
 	0,  // 1: antipode.v1.ReplicationServiceListRepositoriesRequest.state:type_name -> antipode.v1.RepositoryState
 	8,  // 2: antipode.v1.ReplicationServiceListRepositoriesResponse.repositories:type_name -> antipode.v1.TrackedRepository
 	8,  // 3: antipode.v1.GetRepositoryResponse.repository:type_name -> antipode.v1.TrackedRepository
 	9,  // 4: antipode.v1.GetRepositoryResponse.journal:type_name -> antipode.v1.JournalEntry
 	0,  // 5: antipode.v1.TrackedRepository.state:type_name -> antipode.v1.RepositoryState
-	26, // 6: antipode.v1.TrackedRepository.oldest_unsynced_at:type_name -> google.protobuf.Timestamp
-	26, // 7: antipode.v1.TrackedRepository.last_synced_at:type_name -> google.protobuf.Timestamp
-	26, // 8: antipode.v1.TrackedRepository.next_attempt_at:type_name -> google.protobuf.Timestamp
-	27, // 9: antipode.v1.TrackedRepository.last_error:type_name -> antipode.v1.SyncError
-	26, // 10: antipode.v1.TrackedRepository.verified_at:type_name -> google.protobuf.Timestamp
-	26, // 11: antipode.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	36, // 6: antipode.v1.TrackedRepository.oldest_unsynced_at:type_name -> google.protobuf.Timestamp
+	36, // 7: antipode.v1.TrackedRepository.last_synced_at:type_name -> google.protobuf.Timestamp
+	36, // 8: antipode.v1.TrackedRepository.next_attempt_at:type_name -> google.protobuf.Timestamp
+	37, // 9: antipode.v1.TrackedRepository.last_error:type_name -> antipode.v1.SyncError
+	36, // 10: antipode.v1.TrackedRepository.verified_at:type_name -> google.protobuf.Timestamp
+	36, // 11: antipode.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
 	12, // 12: antipode.v1.DiffRepositoryResponse.steps:type_name -> antipode.v1.PlannedStep
 	1,  // 13: antipode.v1.PlannedStep.kind:type_name -> antipode.v1.StepKind
-	2,  // 14: antipode.v1.ReplicationService.GetStatus:input_type -> antipode.v1.GetStatusRequest
-	4,  // 15: antipode.v1.ReplicationService.ListRepositories:input_type -> antipode.v1.ReplicationServiceListRepositoriesRequest
-	6,  // 16: antipode.v1.ReplicationService.GetRepository:input_type -> antipode.v1.GetRepositoryRequest
-	10, // 17: antipode.v1.ReplicationService.DiffRepository:input_type -> antipode.v1.DiffRepositoryRequest
-	13, // 18: antipode.v1.ReplicationService.Resync:input_type -> antipode.v1.ResyncRequest
-	15, // 19: antipode.v1.ReplicationService.Release:input_type -> antipode.v1.ReleaseRequest
-	17, // 20: antipode.v1.ReplicationService.Restore:input_type -> antipode.v1.RestoreRequest
-	19, // 21: antipode.v1.ReplicationService.Verify:input_type -> antipode.v1.VerifyRequest
-	21, // 22: antipode.v1.ReplicationService.Pause:input_type -> antipode.v1.PauseRequest
-	23, // 23: antipode.v1.ReplicationService.Resume:input_type -> antipode.v1.ResumeRequest
-	3,  // 24: antipode.v1.ReplicationService.GetStatus:output_type -> antipode.v1.GetStatusResponse
-	5,  // 25: antipode.v1.ReplicationService.ListRepositories:output_type -> antipode.v1.ReplicationServiceListRepositoriesResponse
-	7,  // 26: antipode.v1.ReplicationService.GetRepository:output_type -> antipode.v1.GetRepositoryResponse
-	11, // 27: antipode.v1.ReplicationService.DiffRepository:output_type -> antipode.v1.DiffRepositoryResponse
-	14, // 28: antipode.v1.ReplicationService.Resync:output_type -> antipode.v1.ResyncResponse
-	16, // 29: antipode.v1.ReplicationService.Release:output_type -> antipode.v1.ReleaseResponse
-	18, // 30: antipode.v1.ReplicationService.Restore:output_type -> antipode.v1.RestoreResponse
-	20, // 31: antipode.v1.ReplicationService.Verify:output_type -> antipode.v1.VerifyResponse
-	22, // 32: antipode.v1.ReplicationService.Pause:output_type -> antipode.v1.PauseResponse
-	24, // 33: antipode.v1.ReplicationService.Resume:output_type -> antipode.v1.ResumeResponse
-	24, // [24:34] is the sub-list for method output_type
-	14, // [14:24] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 14: antipode.v1.InspectResponse.repository:type_name -> antipode.v1.TrackedRepository
+	36, // 15: antipode.v1.InspectResponse.since:type_name -> google.protobuf.Timestamp
+	31, // 16: antipode.v1.PromoteResponse.progress:type_name -> antipode.v1.PromoteProgress
+	8,  // 17: antipode.v1.PromoteResponse.behind:type_name -> antipode.v1.TrackedRepository
+	32, // 18: antipode.v1.PromoteResponse.report:type_name -> antipode.v1.PromoteReport
+	36, // 19: antipode.v1.PromoteReport.primary_heard_at:type_name -> google.protobuf.Timestamp
+	38, // 20: antipode.v1.PromoteReport.lag:type_name -> google.protobuf.Duration
+	2,  // 21: antipode.v1.ReplicationService.GetStatus:input_type -> antipode.v1.GetStatusRequest
+	4,  // 22: antipode.v1.ReplicationService.ListRepositories:input_type -> antipode.v1.ReplicationServiceListRepositoriesRequest
+	6,  // 23: antipode.v1.ReplicationService.GetRepository:input_type -> antipode.v1.GetRepositoryRequest
+	10, // 24: antipode.v1.ReplicationService.DiffRepository:input_type -> antipode.v1.DiffRepositoryRequest
+	13, // 25: antipode.v1.ReplicationService.Resync:input_type -> antipode.v1.ResyncRequest
+	15, // 26: antipode.v1.ReplicationService.Release:input_type -> antipode.v1.ReleaseRequest
+	17, // 27: antipode.v1.ReplicationService.Restore:input_type -> antipode.v1.RestoreRequest
+	19, // 28: antipode.v1.ReplicationService.Verify:input_type -> antipode.v1.VerifyRequest
+	21, // 29: antipode.v1.ReplicationService.Pause:input_type -> antipode.v1.PauseRequest
+	23, // 30: antipode.v1.ReplicationService.Resume:input_type -> antipode.v1.ResumeRequest
+	25, // 31: antipode.v1.ReplicationService.Inspect:input_type -> antipode.v1.InspectRequest
+	27, // 32: antipode.v1.ReplicationService.Wait:input_type -> antipode.v1.WaitRequest
+	29, // 33: antipode.v1.ReplicationService.Promote:input_type -> antipode.v1.PromoteRequest
+	33, // 34: antipode.v1.ReplicationService.Demote:input_type -> antipode.v1.DemoteRequest
+	3,  // 35: antipode.v1.ReplicationService.GetStatus:output_type -> antipode.v1.GetStatusResponse
+	5,  // 36: antipode.v1.ReplicationService.ListRepositories:output_type -> antipode.v1.ReplicationServiceListRepositoriesResponse
+	7,  // 37: antipode.v1.ReplicationService.GetRepository:output_type -> antipode.v1.GetRepositoryResponse
+	11, // 38: antipode.v1.ReplicationService.DiffRepository:output_type -> antipode.v1.DiffRepositoryResponse
+	14, // 39: antipode.v1.ReplicationService.Resync:output_type -> antipode.v1.ResyncResponse
+	16, // 40: antipode.v1.ReplicationService.Release:output_type -> antipode.v1.ReleaseResponse
+	18, // 41: antipode.v1.ReplicationService.Restore:output_type -> antipode.v1.RestoreResponse
+	20, // 42: antipode.v1.ReplicationService.Verify:output_type -> antipode.v1.VerifyResponse
+	22, // 43: antipode.v1.ReplicationService.Pause:output_type -> antipode.v1.PauseResponse
+	24, // 44: antipode.v1.ReplicationService.Resume:output_type -> antipode.v1.ResumeResponse
+	26, // 45: antipode.v1.ReplicationService.Inspect:output_type -> antipode.v1.InspectResponse
+	28, // 46: antipode.v1.ReplicationService.Wait:output_type -> antipode.v1.WaitResponse
+	30, // 47: antipode.v1.ReplicationService.Promote:output_type -> antipode.v1.PromoteResponse
+	34, // 48: antipode.v1.ReplicationService.Demote:output_type -> antipode.v1.DemoteResponse
+	35, // [35:49] is the sub-list for method output_type
+	21, // [21:35] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_antipode_v1_replication_service_proto_init() }
@@ -1661,13 +2339,18 @@ func file_antipode_v1_replication_service_proto_init() {
 		return
 	}
 	file_antipode_v1_status_proto_init()
+	file_antipode_v1_replication_service_proto_msgTypes[28].OneofWrappers = []any{
+		(*PromoteResponse_Progress)(nil),
+		(*PromoteResponse_Behind)(nil),
+		(*PromoteResponse_Report)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_antipode_v1_replication_service_proto_rawDesc), len(file_antipode_v1_replication_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,10 @@ const (
 	ReplicationService_Verify_FullMethodName           = "/antipode.v1.ReplicationService/Verify"
 	ReplicationService_Pause_FullMethodName            = "/antipode.v1.ReplicationService/Pause"
 	ReplicationService_Resume_FullMethodName           = "/antipode.v1.ReplicationService/Resume"
+	ReplicationService_Inspect_FullMethodName          = "/antipode.v1.ReplicationService/Inspect"
+	ReplicationService_Wait_FullMethodName             = "/antipode.v1.ReplicationService/Wait"
+	ReplicationService_Promote_FullMethodName          = "/antipode.v1.ReplicationService/Promote"
+	ReplicationService_Demote_FullMethodName           = "/antipode.v1.ReplicationService/Demote"
 )
 
 // ReplicationServiceClient is the client API for ReplicationService service.
@@ -86,6 +90,27 @@ type ReplicationServiceClient interface {
 	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
 	// Resume undoes Pause. Resuming a running site is no error.
 	Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error)
+	// Inspect says what the site's own registry answers for a reference now, and how the site is with its repository.
+	//
+	// Codes: INVALID_ARGUMENT when the repository or the reference is malformed; NOT_FOUND when the site does not track
+	// the repository; UNAVAILABLE when its registry cannot be asked.
+	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
+	// Wait returns once the site's registry answers a reference with what the primary's registry names by it: the gate
+	// before a deployment. A tag is resolved at the primary again and again, so that the answer is true when it comes.
+	//
+	// Codes: DEADLINE_EXCEEDED at the caller's deadline, without which it waits for ever; INVALID_ARGUMENT when the
+	// repository or the reference is malformed; FAILED_PRECONDITION when the site does not replicate the repository.
+	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
+	// Promote makes the site stop following the primary, for good, restarts included, so that its registry can be pushed
+	// to. The stream carries progress, and ends with the report of what may be missing.
+	//
+	// A planned promotion first waits until the site equals the primary's head, and fails if that cannot be. An unplanned
+	// one stops first. Codes: FAILED_PRECONDITION when a planned one cannot succeed (the message says what stands in the
+	// way), or the site is promoted already; UNAVAILABLE when a planned one cannot ask the primary.
+	Promote(ctx context.Context, in *PromoteRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PromoteResponse], error)
+	// Demote makes a promoted site follow its primary again: everything is compared anew, and removals are braked as ever.
+	// FAILED_PRECONDITION when the site is not promoted.
+	Demote(ctx context.Context, in *DemoteRequest, opts ...grpc.CallOption) (*DemoteResponse, error)
 }
 
 type replicationServiceClient struct {
@@ -196,6 +221,55 @@ func (c *replicationServiceClient) Resume(ctx context.Context, in *ResumeRequest
 	return out, nil
 }
 
+func (c *replicationServiceClient) Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InspectResponse)
+	err := c.cc.Invoke(ctx, ReplicationService_Inspect_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *replicationServiceClient) Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WaitResponse)
+	err := c.cc.Invoke(ctx, ReplicationService_Wait_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *replicationServiceClient) Promote(ctx context.Context, in *PromoteRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PromoteResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ReplicationService_ServiceDesc.Streams[0], ReplicationService_Promote_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PromoteRequest, PromoteResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ReplicationService_PromoteClient = grpc.ServerStreamingClient[PromoteResponse]
+
+func (c *replicationServiceClient) Demote(ctx context.Context, in *DemoteRequest, opts ...grpc.CallOption) (*DemoteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DemoteResponse)
+	err := c.cc.Invoke(ctx, ReplicationService_Demote_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReplicationServiceServer is the server API for ReplicationService service.
 // All implementations must embed UnimplementedReplicationServiceServer
 // for forward compatibility.
@@ -251,6 +325,27 @@ type ReplicationServiceServer interface {
 	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
 	// Resume undoes Pause. Resuming a running site is no error.
 	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
+	// Inspect says what the site's own registry answers for a reference now, and how the site is with its repository.
+	//
+	// Codes: INVALID_ARGUMENT when the repository or the reference is malformed; NOT_FOUND when the site does not track
+	// the repository; UNAVAILABLE when its registry cannot be asked.
+	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
+	// Wait returns once the site's registry answers a reference with what the primary's registry names by it: the gate
+	// before a deployment. A tag is resolved at the primary again and again, so that the answer is true when it comes.
+	//
+	// Codes: DEADLINE_EXCEEDED at the caller's deadline, without which it waits for ever; INVALID_ARGUMENT when the
+	// repository or the reference is malformed; FAILED_PRECONDITION when the site does not replicate the repository.
+	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
+	// Promote makes the site stop following the primary, for good, restarts included, so that its registry can be pushed
+	// to. The stream carries progress, and ends with the report of what may be missing.
+	//
+	// A planned promotion first waits until the site equals the primary's head, and fails if that cannot be. An unplanned
+	// one stops first. Codes: FAILED_PRECONDITION when a planned one cannot succeed (the message says what stands in the
+	// way), or the site is promoted already; UNAVAILABLE when a planned one cannot ask the primary.
+	Promote(*PromoteRequest, grpc.ServerStreamingServer[PromoteResponse]) error
+	// Demote makes a promoted site follow its primary again: everything is compared anew, and removals are braked as ever.
+	// FAILED_PRECONDITION when the site is not promoted.
+	Demote(context.Context, *DemoteRequest) (*DemoteResponse, error)
 	mustEmbedUnimplementedReplicationServiceServer()
 }
 
@@ -290,6 +385,18 @@ func (UnimplementedReplicationServiceServer) Pause(context.Context, *PauseReques
 }
 func (UnimplementedReplicationServiceServer) Resume(context.Context, *ResumeRequest) (*ResumeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
+}
+func (UnimplementedReplicationServiceServer) Inspect(context.Context, *InspectRequest) (*InspectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Inspect not implemented")
+}
+func (UnimplementedReplicationServiceServer) Wait(context.Context, *WaitRequest) (*WaitResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Wait not implemented")
+}
+func (UnimplementedReplicationServiceServer) Promote(*PromoteRequest, grpc.ServerStreamingServer[PromoteResponse]) error {
+	return status.Error(codes.Unimplemented, "method Promote not implemented")
+}
+func (UnimplementedReplicationServiceServer) Demote(context.Context, *DemoteRequest) (*DemoteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Demote not implemented")
 }
 func (UnimplementedReplicationServiceServer) mustEmbedUnimplementedReplicationServiceServer() {}
 func (UnimplementedReplicationServiceServer) testEmbeddedByValue()                            {}
@@ -492,6 +599,71 @@ func _ReplicationService_Resume_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReplicationService_Inspect_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InspectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServiceServer).Inspect(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicationService_Inspect_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServiceServer).Inspect(ctx, req.(*InspectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReplicationService_Wait_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WaitRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServiceServer).Wait(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicationService_Wait_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServiceServer).Wait(ctx, req.(*WaitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReplicationService_Promote_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PromoteRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ReplicationServiceServer).Promote(m, &grpc.GenericServerStream[PromoteRequest, PromoteResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ReplicationService_PromoteServer = grpc.ServerStreamingServer[PromoteResponse]
+
+func _ReplicationService_Demote_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DemoteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServiceServer).Demote(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicationService_Demote_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServiceServer).Demote(ctx, req.(*DemoteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReplicationService_ServiceDesc is the grpc.ServiceDesc for ReplicationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -539,7 +711,25 @@ var ReplicationService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Resume",
 			Handler:    _ReplicationService_Resume_Handler,
 		},
+		{
+			MethodName: "Inspect",
+			Handler:    _ReplicationService_Inspect_Handler,
+		},
+		{
+			MethodName: "Wait",
+			Handler:    _ReplicationService_Wait_Handler,
+		},
+		{
+			MethodName: "Demote",
+			Handler:    _ReplicationService_Demote_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Promote",
+			Handler:       _ReplicationService_Promote_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "antipode/v1/replication_service.proto",
 }

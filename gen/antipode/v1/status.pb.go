@@ -126,7 +126,17 @@ type NodeStatus struct {
 	// Why the site is not healthy, a sentence each; empty when it is.
 	Problems []string `protobuf:"bytes,19,rep,name=problems,proto3" json:"problems,omitempty"`
 	// What is being synced now; at most 64.
-	Active        []*ActiveSync `protobuf:"bytes,20,rep,name=active,proto3" json:"active,omitempty"`
+	Active []*ActiveSync `protobuf:"bytes,20,rep,name=active,proto3" json:"active,omitempty"`
+	// When the change that the cursor stands at happened; unset before the first.
+	CursorChangedAt *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=cursor_changed_at,json=cursorChangedAt,proto3" json:"cursor_changed_at,omitempty"`
+	// When the newest change of the feed that the site has heard of happened; unset before the first.
+	HeadChangedAt *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=head_changed_at,json=headChangedAt,proto3" json:"head_changed_at,omitempty"`
+	// When the site was promoted; unset when it is not.
+	PromotedAt *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=promoted_at,json=promotedAt,proto3" json:"promoted_at,omitempty"`
+	// The processes that share the site's work; the one that reports is among them.
+	Replicas []*Replica `protobuf:"bytes,24,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// The incarnation of the feed that the cursor belongs to.
+	Incarnation   string `protobuf:"bytes,25,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -301,6 +311,41 @@ func (x *NodeStatus) GetActive() []*ActiveSync {
 	return nil
 }
 
+func (x *NodeStatus) GetCursorChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CursorChangedAt
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetHeadChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeadChangedAt
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetPromotedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PromotedAt
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetReplicas() []*Replica {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
 // RepositoryCounts counts tracked repositories by state.
 type RepositoryCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -315,9 +360,17 @@ type RepositoryCounts struct {
 	// The last attempt failed; tried again with back-off.
 	Failed int64 `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
 	// Everything is copied, but a brake withheld removals until an operator releases them.
-	Held          int64 `protobuf:"varint,6,opt,name=held,proto3" json:"held,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Held int64 `protobuf:"varint,6,opt,name=held,proto3" json:"held,omitempty"`
+	// Found, or made, whole by a check of all content.
+	Verified int64 `protobuf:"varint,7,opt,name=verified,proto3" json:"verified,omitempty"`
+	// Found damaged by such a check and not yet mended.
+	VerificationFailed int64 `protobuf:"varint,8,opt,name=verification_failed,json=verificationFailed,proto3" json:"verification_failed,omitempty"`
+	// synced in percent of total, 0 to 100; 100 when there is nothing to sync.
+	SyncedPercentage float64 `protobuf:"fixed64,9,opt,name=synced_percentage,json=syncedPercentage,proto3" json:"synced_percentage,omitempty"`
+	// verified in percent of total, 0 to 100.
+	VerifiedPercentage float64 `protobuf:"fixed64,10,opt,name=verified_percentage,json=verifiedPercentage,proto3" json:"verified_percentage,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *RepositoryCounts) Reset() {
@@ -388,6 +441,34 @@ func (x *RepositoryCounts) GetFailed() int64 {
 func (x *RepositoryCounts) GetHeld() int64 {
 	if x != nil {
 		return x.Held
+	}
+	return 0
+}
+
+func (x *RepositoryCounts) GetVerified() int64 {
+	if x != nil {
+		return x.Verified
+	}
+	return 0
+}
+
+func (x *RepositoryCounts) GetVerificationFailed() int64 {
+	if x != nil {
+		return x.VerificationFailed
+	}
+	return 0
+}
+
+func (x *RepositoryCounts) GetSyncedPercentage() float64 {
+	if x != nil {
+		return x.SyncedPercentage
+	}
+	return 0
+}
+
+func (x *RepositoryCounts) GetVerifiedPercentage() float64 {
+	if x != nil {
+		return x.VerifiedPercentage
 	}
 	return 0
 }
@@ -493,7 +574,11 @@ type ActiveSync struct {
 	// Bytes written by this attempt so far.
 	BytesDone int64 `protobuf:"varint,3,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
 	// Bytes that the attempt is known to need so far; grows as manifests are read.
-	BytesTotal    int64 `protobuf:"varint,4,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	BytesTotal int64 `protobuf:"varint,4,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	// Bytes written in the last seconds, per second.
+	BytesPerSecond int64 `protobuf:"varint,5,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	// The process that does it, as in NodeStatus.replicas.
+	Replica       string `protobuf:"bytes,6,opt,name=replica,proto3" json:"replica,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,11 +641,107 @@ func (x *ActiveSync) GetBytesTotal() int64 {
 	return 0
 }
 
+func (x *ActiveSync) GetBytesPerSecond() int64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *ActiveSync) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+// Replica is one process of those that share a site's work.
+type Replica struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name: host and process number.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its version.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// When it started.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// When it last wrote that it lives.
+	SeenAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=seen_at,json=seenAt,proto3" json:"seen_at,omitempty"`
+	// Whether it is the one that follows the feed, sweeps and reports.
+	Leads         bool `protobuf:"varint,5,opt,name=leads,proto3" json:"leads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replica) Reset() {
+	*x = Replica{}
+	mi := &file_antipode_v1_status_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replica) ProtoMessage() {}
+
+func (x *Replica) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_status_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replica.ProtoReflect.Descriptor instead.
+func (*Replica) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_status_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Replica) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Replica) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Replica) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Replica) GetSeenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SeenAt
+	}
+	return nil
+}
+
+func (x *Replica) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
 var File_antipode_v1_status_proto protoreflect.FileDescriptor
 
 const file_antipode_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x18antipode/v1/status.proto\x12\vantipode.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\a\n" +
+	"\x18antipode/v1/status.proto\x12\vantipode.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\t\n" +
 	"\n" +
 	"NodeStatus\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
@@ -585,14 +766,25 @@ const file_antipode_v1_status_proto_rawDesc = "" +
 	"\x0elast_synced_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\flastSyncedAt\x12!\n" +
 	"\fbytes_copied\x18\x12 \x01(\x03R\vbytesCopied\x12\x1a\n" +
 	"\bproblems\x18\x13 \x03(\tR\bproblems\x12/\n" +
-	"\x06active\x18\x14 \x03(\v2\x17.antipode.v1.ActiveSyncR\x06active\"\xa0\x01\n" +
+	"\x06active\x18\x14 \x03(\v2\x17.antipode.v1.ActiveSyncR\x06active\x12F\n" +
+	"\x11cursor_changed_at\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcursorChangedAt\x12B\n" +
+	"\x0fhead_changed_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\rheadChangedAt\x12;\n" +
+	"\vpromoted_at\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"promotedAt\x120\n" +
+	"\breplicas\x18\x18 \x03(\v2\x14.antipode.v1.ReplicaR\breplicas\x12 \n" +
+	"\vincarnation\x18\x19 \x01(\tR\vincarnation\"\xcb\x02\n" +
 	"\x10RepositoryCounts\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x12\x16\n" +
 	"\x06synced\x18\x02 \x01(\x03R\x06synced\x12\x18\n" +
 	"\apending\x18\x03 \x01(\x03R\apending\x12\x18\n" +
 	"\asyncing\x18\x04 \x01(\x03R\asyncing\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x03R\x06failed\x12\x12\n" +
-	"\x04held\x18\x06 \x01(\x03R\x04held\"\xe3\x01\n" +
+	"\x04held\x18\x06 \x01(\x03R\x04held\x12\x1a\n" +
+	"\bverified\x18\a \x01(\x03R\bverified\x12/\n" +
+	"\x13verification_failed\x18\b \x01(\x03R\x12verificationFailed\x12+\n" +
+	"\x11synced_percentage\x18\t \x01(\x01R\x10syncedPercentage\x12/\n" +
+	"\x13verified_percentage\x18\n" +
+	" \x01(\x01R\x12verifiedPercentage\"\xe3\x01\n" +
 	"\tSyncError\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
@@ -602,7 +794,7 @@ const file_antipode_v1_status_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12;\n" +
 	"\voccurred_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"occurredAt\x12\x1a\n" +
-	"\battempts\x18\x06 \x01(\x05R\battempts\"\xa7\x01\n" +
+	"\battempts\x18\x06 \x01(\x05R\battempts\"\xeb\x01\n" +
 	"\n" +
 	"ActiveSync\x12\x1e\n" +
 	"\n" +
@@ -613,7 +805,16 @@ const file_antipode_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"bytes_done\x18\x03 \x01(\x03R\tbytesDone\x12\x1f\n" +
 	"\vbytes_total\x18\x04 \x01(\x03R\n" +
-	"bytesTotal*e\n" +
+	"bytesTotal\x12(\n" +
+	"\x10bytes_per_second\x18\x05 \x01(\x03R\x0ebytesPerSecond\x12\x18\n" +
+	"\areplica\x18\x06 \x01(\tR\areplica\"\xbd\x01\n" +
+	"\aReplica\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
+	"\n" +
+	"started_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x123\n" +
+	"\aseen_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x06seenAt\x12\x14\n" +
+	"\x05leads\x18\x05 \x01(\bR\x05leads*e\n" +
 	"\x04Side\x12\x14\n" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSIDE_PRIMARY\x10\x01\x12\x0f\n" +
@@ -635,34 +836,41 @@ func file_antipode_v1_status_proto_rawDescGZIP() []byte {
 }
 
 var file_antipode_v1_status_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_antipode_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_antipode_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_antipode_v1_status_proto_goTypes = []any{
 	(Side)(0),                     // 0: antipode.v1.Side
 	(*NodeStatus)(nil),            // 1: antipode.v1.NodeStatus
 	(*RepositoryCounts)(nil),      // 2: antipode.v1.RepositoryCounts
 	(*SyncError)(nil),             // 3: antipode.v1.SyncError
 	(*ActiveSync)(nil),            // 4: antipode.v1.ActiveSync
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
+	(*Replica)(nil),               // 5: antipode.v1.Replica
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
 }
 var file_antipode_v1_status_proto_depIdxs = []int32{
-	5,  // 0: antipode.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
-	6,  // 1: antipode.v1.NodeStatus.uptime:type_name -> google.protobuf.Duration
-	5,  // 2: antipode.v1.NodeStatus.cursor_moved_at:type_name -> google.protobuf.Timestamp
-	5,  // 3: antipode.v1.NodeStatus.primary_heard_at:type_name -> google.protobuf.Timestamp
-	6,  // 4: antipode.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	6,  // 0: antipode.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
+	7,  // 1: antipode.v1.NodeStatus.uptime:type_name -> google.protobuf.Duration
+	6,  // 2: antipode.v1.NodeStatus.cursor_moved_at:type_name -> google.protobuf.Timestamp
+	6,  // 3: antipode.v1.NodeStatus.primary_heard_at:type_name -> google.protobuf.Timestamp
+	7,  // 4: antipode.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
 	2,  // 5: antipode.v1.NodeStatus.repositories:type_name -> antipode.v1.RepositoryCounts
 	3,  // 6: antipode.v1.NodeStatus.last_error:type_name -> antipode.v1.SyncError
-	5,  // 7: antipode.v1.NodeStatus.last_synced_at:type_name -> google.protobuf.Timestamp
+	6,  // 7: antipode.v1.NodeStatus.last_synced_at:type_name -> google.protobuf.Timestamp
 	4,  // 8: antipode.v1.NodeStatus.active:type_name -> antipode.v1.ActiveSync
-	0,  // 9: antipode.v1.SyncError.side:type_name -> antipode.v1.Side
-	5,  // 10: antipode.v1.SyncError.occurred_at:type_name -> google.protobuf.Timestamp
-	5,  // 11: antipode.v1.ActiveSync.started_at:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	6,  // 9: antipode.v1.NodeStatus.cursor_changed_at:type_name -> google.protobuf.Timestamp
+	6,  // 10: antipode.v1.NodeStatus.head_changed_at:type_name -> google.protobuf.Timestamp
+	6,  // 11: antipode.v1.NodeStatus.promoted_at:type_name -> google.protobuf.Timestamp
+	5,  // 12: antipode.v1.NodeStatus.replicas:type_name -> antipode.v1.Replica
+	0,  // 13: antipode.v1.SyncError.side:type_name -> antipode.v1.Side
+	6,  // 14: antipode.v1.SyncError.occurred_at:type_name -> google.protobuf.Timestamp
+	6,  // 15: antipode.v1.ActiveSync.started_at:type_name -> google.protobuf.Timestamp
+	6,  // 16: antipode.v1.Replica.started_at:type_name -> google.protobuf.Timestamp
+	6,  // 17: antipode.v1.Replica.seen_at:type_name -> google.protobuf.Timestamp
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_antipode_v1_status_proto_init() }
@@ -676,7 +884,7 @@ func file_antipode_v1_status_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_antipode_v1_status_proto_rawDesc), len(file_antipode_v1_status_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
