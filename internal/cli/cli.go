@@ -1,8 +1,7 @@
 // Package cli is what the command lines of both daemons share: the way to a running daemon, and the two forms of
 // output.
 //
-// Exit codes: 0 done, 1 failed, 2 the command line is wrong. Results go to standard output, everything else to
-// standard error.
+// Exit codes are the Exit constants. Results go to standard output, everything else to standard error.
 package cli
 
 import (
@@ -34,8 +33,26 @@ import (
 // callTimeout bounds one query, the connection included.
 const callTimeout = 30 * time.Second
 
+// Exit codes of both command lines, a contract with scripts; docs/commands.md lists them.
+const (
+	ExitDone   = 0 // what was asked for was done
+	ExitFailed = 1 // it could not be done, or something that was checked is wrong
+	ExitUsage  = 2 // the command line is wrong; nothing was tried
+	ExitNotYet = 3 // asked and answered: what was asked about is not so, or not so yet
+)
+
 // usageError is a mistake in the command line.
 type usageError struct{ error }
+
+// notYet is an answer that is no.
+type notYet struct{ error }
+
+// NotYet makes a command that returns err exit with ExitNotYet: everything worked, and the answer is that something is
+// not so (yet).
+func NotYet(err error) error { return notYet{err} }
+
+// Unwrap returns the reason.
+func (n notYet) Unwrap() error { return n.error }
 
 // Execute runs the command until it ends or the process is told to stop (SIGINT, SIGTERM), and returns the exit code.
 func Execute(root *cobra.Command) int {
@@ -45,15 +62,22 @@ func Execute(root *cobra.Command) int {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	err := root.ExecuteContext(ctx)
 	if err == nil {
-		return 0
+		return ExitDone
 	}
 	fmt.Fprintln(os.Stderr, "error:", explain(err))
-	var usage usageError
-	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") ||
-		strings.HasPrefix(err.Error(), "required flag(s)") { // cobra has no types for these two
-		return 2
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	if _, answered := errors.AsType[notYet](err); answered {
+		return ExitNotYet
 	}
-	return 1
+	_, usage := errors.AsType[usageError](err)
+	if usage || strings.HasPrefix(err.Error(), "unknown command") ||
+		strings.HasPrefix(err.Error(), "required flag(s)") { // cobra has no types for these two
+		return ExitUsage
+	}
+	return ExitFailed
 }
 
 // explain strips gRPC's wording from what a daemon answered.

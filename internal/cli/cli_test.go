@@ -91,6 +91,7 @@ func TestExitCodes(t *testing.T) {
 		"help":               {[]string{"ask", "--help"}, errors.New("not run"), 0},
 		"failed":             {ask, errors.New("no"), 1},
 		"refused":            {ask, status.Error(codes.NotFound, "no"), 1},
+		"not yet":            {ask, fmt.Errorf("asked: %w", NotYet(errors.New("not there"))), 3},
 		"unknown command":    {[]string{"frob"}, nil, 2},
 		"unknown flag":       {append(ask, "--frob"), nil, 2},
 		"too many arguments": {append(ask, "a", "b"), nil, 2},
