@@ -1,4 +1,5 @@
-// Package node is the directory of the sites: who they are, what each may see, and what each last reported.
+// Package node is the directory of the sites: who they are, what each may see, what each last reported, and how each was
+// in the last day.
 //
 // It guarantees that every configured node is listed, those that never reported included, and that what a report says
 // is weighed against the time since and the head now: a silent node is never shown as it was. It refuses reports of
@@ -63,7 +64,7 @@ type Directory struct {
 	subscriptions map[string]int
 }
 
-// Open creates or migrates the directory's table. Names must be there once each, and globs must be globs.
+// Open creates or migrates the directory's tables. Names must be there once each, and globs must be globs.
 func Open(ctx context.Context, db *database.DB, nodes []Config, opts Options) (*Directory, error) {
 	d := &Directory{
 		db: db, interval: opts.ReportInterval, logger: opts.Logger,
@@ -129,7 +130,7 @@ func (d *Directory) View(name string) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// Report stores a node's status in place of the one before, with the database's time.
+// Report stores a node's status in place of the one before, with the database's time, and adds it to the node's history.
 func (d *Directory) Report(ctx context.Context, name string, s Status) error {
 	if !d.Known(name) {
 		return fmt.Errorf("node: report of %q: %w", name, ErrUnknownNode)
@@ -144,6 +145,9 @@ func (d *Directory) Report(ctx context.Context, name string, s Status) error {
 	err = d.db.Write(ctx, func(ctx context.Context, tx *database.Tx) error {
 		now, err := tx.Now(ctx)
 		if err != nil {
+			return err
+		}
+		if err := d.sample(ctx, tx, name, s, now); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx,

@@ -74,6 +74,12 @@ func calls() map[string]struct {
 			return err
 		}
 	}
+	history := func(name string) func(context.Context, *grpc.ClientConn) error {
+		return func(ctx context.Context, conn *grpc.ClientConn) error {
+			_, err := nodes(conn).GetNodeHistory(ctx, &antipodev1.GetNodeHistoryRequest{Name: name})
+			return err
+		}
+	}
 	report := func(name string) func(context.Context, *grpc.ClientConn) error {
 		return func(ctx context.Context, conn *grpc.ClientConn) error {
 			_, err := nodes(conn).ReportStatus(ctx, &antipodev1.ReportStatusRequest{Node: name, Status: &antipodev1.NodeStatus{}})
@@ -86,16 +92,19 @@ func calls() map[string]struct {
 		}
 	}
 	return map[string]row{
-		"FeedService/Subscribe":               {subscribe(""), codes.OK, codes.OK},
-		"FeedService/Subscribe as another":    {subscribe("eu"), codes.PermissionDenied, codes.PermissionDenied},
-		"FeedService/ListTags":                {listTags("team/a"), codes.OK, codes.OK},
-		"FeedService/ListTags of another's":   {listTags("other/a"), codes.PermissionDenied, codes.OK},
-		"FeedService/ListTags of none":        {listTags("other/none"), codes.PermissionDenied, codes.OK},
-		"NodeService/ReportStatus":            {report(""), codes.OK, codes.PermissionDenied},
-		"NodeService/ReportStatus as another": {report("eu"), codes.PermissionDenied, codes.PermissionDenied},
-		"NodeService/GetNode":                 {getNode("team"), codes.OK, codes.OK},
-		"NodeService/GetNode of another":      {getNode("eu"), codes.PermissionDenied, codes.OK},
-		"NodeService/GetNode of none":         {getNode("none"), codes.PermissionDenied, codes.NotFound},
+		"FeedService/Subscribe":                 {subscribe(""), codes.OK, codes.OK},
+		"FeedService/Subscribe as another":      {subscribe("eu"), codes.PermissionDenied, codes.PermissionDenied},
+		"FeedService/ListTags":                  {listTags("team/a"), codes.OK, codes.OK},
+		"FeedService/ListTags of another's":     {listTags("other/a"), codes.PermissionDenied, codes.OK},
+		"FeedService/ListTags of none":          {listTags("other/none"), codes.PermissionDenied, codes.OK},
+		"NodeService/ReportStatus":              {report(""), codes.OK, codes.PermissionDenied},
+		"NodeService/ReportStatus as another":   {report("eu"), codes.PermissionDenied, codes.PermissionDenied},
+		"NodeService/GetNode":                   {getNode("team"), codes.OK, codes.OK},
+		"NodeService/GetNode of another":        {getNode("eu"), codes.PermissionDenied, codes.OK},
+		"NodeService/GetNode of none":           {getNode("none"), codes.PermissionDenied, codes.NotFound},
+		"NodeService/GetNodeHistory":            {history("team"), codes.OK, codes.OK},
+		"NodeService/GetNodeHistory of another": {history("eu"), codes.PermissionDenied, codes.OK},
+		"NodeService/GetNodeHistory of none":    {history("none"), codes.PermissionDenied, codes.NotFound},
 		"FeedService/ListRepositories": {func(ctx context.Context, conn *grpc.ClientConn) error {
 			_, err := feeds(conn).ListRepositories(ctx, &antipodev1.ListRepositoriesRequest{})
 			return err

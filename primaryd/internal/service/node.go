@@ -96,18 +96,30 @@ func (s *NodeService) visible(ctx context.Context, id link.Identity, head int64)
 	return []node.Node{own}, nil
 }
 
-// GetNode implements the RPC.
-func (s *NodeService) GetNode(ctx context.Context, req *antipodev1.GetNodeRequest) (*antipodev1.GetNodeResponse, error) {
+// maySeeNode refuses a caller that asks for no node, or for one that it may not see.
+func (s *NodeService) maySeeNode(ctx context.Context, name string) error {
 	id, err := caller(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	name := req.GetName()
 	if name == "" {
-		return nil, status.Error(codes.InvalidArgument, "name is missing")
+		return status.Error(codes.InvalidArgument, "name is missing")
 	}
 	if !s.access.IsOperator(id) && name != id.Name {
-		return nil, status.Errorf(codes.PermissionDenied, "%q may see itself alone", id.Name)
+		return status.Errorf(codes.PermissionDenied, "%q may see itself alone", id.Name)
+	}
+	return nil
+}
+
+func unknownNode(name string) error {
+	return status.Errorf(codes.NotFound, "no node %q is configured", name)
+}
+
+// GetNode implements the RPC.
+func (s *NodeService) GetNode(ctx context.Context, req *antipodev1.GetNodeRequest) (*antipodev1.GetNodeResponse, error) {
+	name := req.GetName()
+	if err := s.maySeeNode(ctx, name); err != nil {
+		return nil, err
 	}
 	head, err := s.head.Head(ctx)
 	if err != nil {
@@ -118,9 +130,34 @@ func (s *NodeService) GetNode(ctx context.Context, req *antipodev1.GetNodeReques
 		return nil, err
 	}
 	if !found {
-		return nil, status.Errorf(codes.NotFound, "no node %q is configured", name)
+		return nil, unknownNode(name)
 	}
 	return &antipodev1.GetNodeResponse{Node: nodeProto(n)}, nil
+}
+
+// GetNodeHistory implements the RPC.
+func (s *NodeService) GetNodeHistory(
+	ctx context.Context, req *antipodev1.GetNodeHistoryRequest,
+) (*antipodev1.GetNodeHistoryResponse, error) {
+	if err := s.maySeeNode(ctx, req.GetName()); err != nil {
+		return nil, err
+	}
+	since := req.GetSince().AsDuration()
+	if since < 0 {
+		return nil, status.Error(codes.InvalidArgument, "since is negative")
+	}
+	samples, found, err := s.access.Nodes.History(ctx, req.GetName(), since)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, unknownNode(req.GetName())
+	}
+	resp := &antipodev1.GetNodeHistoryResponse{}
+	for _, sample := range samples {
+		resp.Samples = append(resp.Samples, sampleProto(sample))
+	}
+	return resp, nil
 }
 
 // WatchNodes implements the RPC.

@@ -186,3 +186,36 @@ func TestWatchNodes(t *testing.T) {
 		own.expect(t, "team stale", "team down")
 	})
 }
+
+func TestNodeHistory(t *testing.T) {
+	t.Parallel()
+	c := sqlite(t).run(t)
+	for _, bytes := range []int64{100, 350} {
+		report := &antipodev1.ReportStatusRequest{Status: &antipodev1.NodeStatus{
+			StartedAt: timestamppb.New(time.Unix(1, 0)), BytesCopied: bytes, LagRevisions: 3,
+			Lag: durationpb.New(5 * time.Second), Repositories: &antipodev1.RepositoryCounts{Failed: 1, Held: 2},
+		}}
+		if _, err := c.nodes.ReportStatus(as(deadline(t), "node/eu"), report); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func(since time.Duration) (*antipodev1.GetNodeHistoryResponse, error) {
+		return c.nodes.GetNodeHistory(as(deadline(t), "operator/ops"),
+			&antipodev1.GetNodeHistoryRequest{Name: "eu", Since: durationpb.New(since)})
+	}
+	resp, err := ask(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The two reports may fall into two minutes.
+	last := resp.GetSamples()[len(resp.GetSamples())-1]
+	want := &antipodev1.NodeSample{
+		At: last.GetAt(), Lag: durationpb.New(5 * time.Second), LagRevisions: 3, BytesCopied: 250, Failed: 1, Held: 2,
+	}
+	if diff := cmp.Diff(want, last, protocmp.Transform()); diff != "" || last.GetAt().AsTime().Second() != 0 {
+		t.Error(diff, last.GetAt())
+	}
+	if _, err := ask(-time.Second); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a negative time: %v", err)
+	}
+}

@@ -51,6 +51,13 @@ func nodeProto(n node.Node) *antipodev1.Node {
 	return p
 }
 
+func sampleProto(s node.Sample) *antipodev1.NodeSample {
+	return &antipodev1.NodeSample{
+		At: timeProto(s.At), Lag: durationpb.New(s.Lag), LagRevisions: s.LagRevisions, BytesCopied: s.BytesCopied,
+		Failed: s.Failed, Held: s.Held,
+	}
+}
+
 func statusProto(s *node.Status) *antipodev1.NodeStatus {
 	p := &antipodev1.NodeStatus{
 		Version: s.Version, StartedAt: timeProto(s.StartedAt), Uptime: durationpb.New(s.Uptime), Paused: s.Paused,
