@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -89,6 +90,19 @@ func (d *daemon) Kill() {
 	d.running = nil
 }
 
+// Freeze stops the daemon's process where it is, as a machine does that hangs or is moved; Thaw lets it go on.
+func (d *daemon) Freeze() { d.signal(syscall.SIGSTOP) }
+
+// Thaw lets a frozen daemon go on, with all that it had in hand.
+func (d *daemon) Thaw() { d.signal(syscall.SIGCONT) }
+
+func (d *daemon) signal(s syscall.Signal) {
+	d.t.Helper()
+	if err := d.running.process.Signal(s); err != nil {
+		d.t.Fatalf("signal %s: %v", d.name, err)
+	}
+}
+
 // Stop ends the daemon with SIGTERM, and fails the test if it does not end by itself, in time and with exit code 0.
 func (d *daemon) Stop() {
 	d.t.Helper()
@@ -146,7 +160,7 @@ func (d *daemon) cleanup() {
 	d.Kill()
 	if d.t.Failed() {
 		text := d.Log()
-		d.t.Logf("end of the log of %s:\n%s", d.name, text[max(0, len(text)-logTail):])
+		d.t.Logf("end of the log of %s:\n%s", strings.TrimSuffix(d.config, ".yaml"), text[max(0, len(text)-logTail):])
 	}
 }
 

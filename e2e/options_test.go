@@ -20,6 +20,15 @@ type options struct {
 	notificationsOff               bool
 }
 
+// gather applies the options to what holds without any.
+func gather(opts []option) options {
+	o := options{site: registrytest.Distribution}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}
+
 // withSite says which registry the site has; CNCF distribution unless said.
 func withSite(start func(testing.TB, ...registrytest.Option) *registrytest.Process) option {
 	return func(o *options) { o.site = start }

@@ -36,28 +36,37 @@ type pair struct {
 	t                testing.TB
 	dir, pki         string
 	Registry, Site   *registrytest.Process
-	Primary          *daemon
-	Secondary        *daemon
+	Primary          *daemon             // nil in a fleet, which has several
+	Secondary        *daemon             // the same
 	Hook             *registrytest.Proxy // before POST /notifications
 	Proxy, SiteProxy *registrytest.Proxy // nil unless asked for
 	connections      map[string]*grpc.ClientConn
+	nodesAt, siteAt  func() string // where the services of primaryd and of secondaryd answer now
 }
 
 // newPair starts a pair for the length of the test and returns once both daemons are ready. Nothing is in the
 // registries but what withContent put there.
 func newPair(t testing.TB, opts ...option) *pair {
 	t.Helper()
-	o := options{site: registrytest.Distribution}
-	for _, opt := range opts {
-		opt(&o)
-	}
+	o := gather(opts)
+	// The registry's configuration names primaryd and primaryd's names the registry: the port is fixed beforehand.
+	httpAddress, grpcAddress := reserve(t), reserve(t)
+	p := newRegistries(t, &o, httpAddress)
+	p.Primary = newDaemon(t, "primaryd", p.dir, p.primaryConfig(&o, httpAddress, grpcAddress))
+	p.Secondary = newDaemon(t, "secondaryd", p.dir, p.secondaryConfig(&o, grpcAddress))
+	p.nodesAt, p.siteAt = p.Primary.GRPC, p.Secondary.GRPC
+	p.Primary.Start()
+	p.Secondary.Start()
+	return p
+}
+
+// newRegistries makes a pair without its daemons; notifications go to the address.
+func newRegistries(t testing.TB, o *options, httpAddress string) *pair {
+	t.Helper()
 	dir := t.TempDir()
 	p := &pair{t: t, dir: dir, pki: filepath.Join(dir, "pki"), connections: map[string]*grpc.ClientConn{}}
 	p.certificates()
 	p.write("notify.secret", secret+"\n")
-	// The registry's configuration names primaryd and primaryd's names the registry: the port is fixed beforehand.
-	httpAddress := fmt.Sprintf("127.0.0.1:%d", registrytest.ReservePort(t))
-	grpcAddress := fmt.Sprintf("127.0.0.1:%d", registrytest.ReservePort(t))
 	p.Hook = registrytest.NewProxy(t, "http://"+httpAddress)
 	p.Notifications(!o.notificationsOff)
 	if o.before != nil {
@@ -66,11 +75,19 @@ func newPair(t testing.TB, opts ...option) *pair {
 	notify := registrytest.WithNotifications(p.Hook.URL()+"/notifications", secret)
 	p.Registry = registrytest.Distribution(t, append([]registrytest.Option{notify}, o.primaryRegistry...)...)
 	p.Site = o.site(t, o.siteRegistry...)
-	p.Primary = newDaemon(t, "primaryd", dir, p.primaryConfig(&o, httpAddress, grpcAddress))
-	p.Secondary = newDaemon(t, "secondaryd", dir, p.secondaryConfig(&o, grpcAddress))
-	p.Primary.Start()
-	p.Secondary.Start()
+	if o.primaryProxy {
+		p.Proxy = registrytest.NewProxy(t, p.Registry.URL())
+	}
+	if o.siteProxy {
+		p.SiteProxy = registrytest.NewProxy(t, p.Site.URL())
+	}
 	return p
+}
+
+// reserve picks an address on loopback for the length of the test.
+func reserve(t testing.TB) string {
+	t.Helper()
+	return fmt.Sprintf("127.0.0.1:%d", registrytest.ReservePort(t))
 }
 
 func (p *pair) certificates() {
@@ -87,14 +104,13 @@ func (p *pair) certificates() {
 
 func (p *pair) primaryConfig(o *options, httpAddress, grpcAddress string) map[string]any {
 	url := p.Registry.URL()
-	if o.primaryProxy {
-		p.Proxy = registrytest.NewProxy(p.t, url)
+	if p.Proxy != nil {
 		url = p.Proxy.URL()
 	}
 	config := map[string]any{
 		"database":      "sqlite:primary.db",
 		"registry":      map[string]any{"url": url},
-		"notifications": map[string]any{"secret_file": "notify.secret"},
+		"notifications": map[string]any{"secret_file": filepath.Join(p.dir, "notify.secret")},
 		"http":          map[string]any{"listen": httpAddress},
 		"grpc":          p.grpcConfig("primary", grpcAddress, map[string]any{"heartbeat": "1s"}),
 		"nodes":         []any{map[string]any{"name": siteName, "repositories": []string{"**"}}},
@@ -109,8 +125,7 @@ func (p *pair) primaryConfig(o *options, httpAddress, grpcAddress string) map[st
 
 func (p *pair) secondaryConfig(o *options, primary string) map[string]any {
 	url := p.Site.URL()
-	if o.siteProxy {
-		p.SiteProxy = registrytest.NewProxy(p.t, url)
+	if p.SiteProxy != nil {
 		url = p.SiteProxy.URL()
 	}
 	config := map[string]any{
@@ -184,12 +199,12 @@ func (p *pair) connect(address, name string) *grpc.ClientConn {
 
 // Nodes is primaryd's node service as the operator sees it. Like Replication it is for the daemon's present life.
 func (p *pair) Nodes() antipodev1.NodeServiceClient {
-	return antipodev1.NewNodeServiceClient(p.connect(p.Primary.GRPC(), operatorName))
+	return antipodev1.NewNodeServiceClient(p.connect(p.nodesAt(), operatorName))
 }
 
 // Replication is secondaryd's service as the operator sees it.
 func (p *pair) Replication() antipodev1.ReplicationServiceClient {
-	return antipodev1.NewReplicationServiceClient(p.connect(p.Secondary.GRPC(), operatorName))
+	return antipodev1.NewReplicationServiceClient(p.connect(p.siteAt(), operatorName))
 }
 
 // patiently makes a call wait for a daemon that has just been started again, and whose old connection is still failing.

@@ -53,11 +53,16 @@ func OpenSQLite(t testing.TB) *database.DB {
 // must be allowed to create databases).
 func OpenPostgres(t testing.TB) *database.DB {
 	t.Helper()
-	server := os.Getenv("DATABASE_URL")
-	if server == "" {
-		server = sharedCluster(t).URL("postgres")
+	return Open(t, NewDatabase(t, Server(t)))
+}
+
+// Server is the URL of the server that DATABASE_URL names, or of the test binary's own cluster.
+func Server(t testing.TB) string {
+	t.Helper()
+	if server := os.Getenv("DATABASE_URL"); server != "" {
+		return server
 	}
-	return Open(t, NewDatabase(t, server))
+	return sharedCluster(t).URL("postgres")
 }
 
 // Open opens the URL and closes it when the test ends.
