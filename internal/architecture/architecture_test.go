@@ -47,6 +47,7 @@ func places() map[string]place {
 		"client":                         {floor: equipment, wire: true, shut: true},
 		"internal/authority":             {floor: equipment},
 		"internal/config":                {floor: equipment},
+		"internal/lease":                 {floor: equipment},
 		"internal/database/databasetest": {floor: equipment, test: true},
 		"internal/transfer":              {floor: equipment},
 		"primaryd/internal/feed":         {floor: domain},
