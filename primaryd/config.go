@@ -18,6 +18,7 @@ type settings struct {
 	Sweep         sweepSettings         `yaml:"sweep"`
 	Nodes         []nodeSettings        `yaml:"nodes"`
 	Operators     []string              `yaml:"operators"`
+	Doctor        doctorSettings        `yaml:"doctor"`
 	Log           logSettings           `yaml:"log"`
 }
 
@@ -53,6 +54,10 @@ type nodeSettings struct {
 	Repositories []string `yaml:"repositories"`
 }
 
+type doctorSettings struct {
+	Repository string `yaml:"repository"`
+}
+
 type logSettings struct {
 	Level  string `yaml:"level"`
 	Format string `yaml:"format"`
@@ -66,6 +71,7 @@ func loadSettings(path string) (*settings, error) {
 		HTTP:     httpSettings{Listen: "127.0.0.1:8080"},
 		GRPC:     grpcSettings{Listen: "127.0.0.1:7443", Heartbeat: config.Duration(10 * time.Second)},
 		Sweep:    sweepSettings{Interval: config.Duration(time.Hour)},
+		Doctor:   doctorSettings{Repository: "antipode/doctor"},
 		Log:      logSettings{Level: "info", Format: "text"},
 	}
 	return s, config.Load(path, s, s.check)
@@ -89,6 +95,7 @@ func (s *settings) check(p *config.Problems) {
 	p.CheckFile("grpc.client_ca_file", s.GRPC.ClientCAFile)
 	p.CheckBetween("grpc.heartbeat", s.GRPC.Heartbeat, time.Second, time.Minute)
 	p.CheckBetween("sweep.interval", s.Sweep.Interval, time.Second, 7*24*time.Hour)
+	p.CheckRepository("doctor.repository", s.Doctor.Repository)
 	p.CheckOneOf("log.level", s.Log.Level, "debug", "info", "warn", "error")
 	p.CheckOneOf("log.format", s.Log.Format, "text", "json")
 	s.checkIdentities(p)

@@ -120,7 +120,7 @@ func (t *Target) Flags(cmd *cobra.Command) {
 func (t *Target) Connect(listen, certFile, keyFile, userAgent string) (*grpc.ClientConn, error) {
 	cfg := client.Config{Address: t.Address, CertFile: certFile, KeyFile: keyFile, OwnCertificate: true, UserAgent: userAgent}
 	if cfg.Address == "" {
-		cfg.Address = local(listen)
+		cfg.Address = Local(listen)
 	}
 	if t.CertFile != "" || t.KeyFile != "" || t.CAFile != "" {
 		if t.CertFile == "" || t.KeyFile == "" || t.CAFile == "" {
@@ -131,8 +131,8 @@ func (t *Target) Connect(listen, certFile, keyFile, userAgent string) (*grpc.Cli
 	return client.Connect(cfg)
 }
 
-// local turns a listen address into one that can be dialled: a daemon that listens everywhere is asked on loopback.
-func local(listen string) string {
+// Local turns a listen address into one that can be dialled: a daemon that listens everywhere is asked on loopback.
+func Local(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return listen

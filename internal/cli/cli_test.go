@@ -59,7 +59,7 @@ func TestLocal(t *testing.T) {
 		":7443": "127.0.0.1:7443", "0.0.0.0:7443": "127.0.0.1:7443", "[::]:7443": "127.0.0.1:7443",
 		"10.0.0.1:7443": "10.0.0.1:7443", "primary:7443": "primary:7443", "[fd00::1]:1": "[fd00::1]:1",
 	} {
-		if got := local(listen); got != want {
+		if got := Local(listen); got != want {
 			t.Errorf("%s: %q, want %q", listen, got, want)
 		}
 	}

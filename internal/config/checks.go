@@ -11,6 +11,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 
 	"github.com/antipode-registry/antipode/internal/link"
+	"github.com/antipode-registry/antipode/internal/registry"
 )
 
 // required reports an empty value. Callers skip the checks of keys that may be left out.
@@ -114,6 +115,16 @@ func (p *Problems) CheckGlob(key, pattern string) {
 	}
 	if !doublestar.ValidatePattern(pattern) {
 		p.Add(key, "%q is not a pattern; such as ** for all, team/* or {a,b}/**", pattern)
+	}
+}
+
+// CheckRepository reports a value that cannot be a repository's name.
+func (p *Problems) CheckRepository(key, name string) {
+	if !p.required(key, name) {
+		return
+	}
+	if err := registry.ValidRepository(name); err != nil {
+		p.Add(key, "%s", err)
 	}
 }
 

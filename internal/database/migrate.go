@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"strconv"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -60,4 +61,17 @@ func (db *DB) provider(component string, migrations fs.FS) (*goose.Provider, err
 		options = append(options, goose.WithSessionLocker(locker))
 	}
 	return goose.NewProvider(dialect, db.writer, folder, options...)
+}
+
+// SchemaVersion is the newest migration of a component that this database has, which may be of a newer program. A
+// database that has never seen the component is an error.
+func (db *DB) SchemaVersion(ctx context.Context, component string) (version string, err error) {
+	if !componentName.MatchString(component) {
+		return "", fmt.Errorf("database: schema: component %q is not a lower-case word", component)
+	}
+	var newest int64
+	err = db.Read(ctx, func(ctx context.Context, q Queryer) error {
+		return q.QueryRowContext(ctx, "SELECT max(version_id) FROM schema_"+component).Scan(&newest)
+	})
+	return strconv.FormatInt(newest, 10), wrap("database: schema of "+component, err)
 }

@@ -26,8 +26,16 @@ func TestMigrate(t *testing.T) {
 		if err := db.Write(t.Context(), countAll("SELECT count(*) FROM a, b, c")); err != nil {
 			t.Error(err)
 		}
+		if version, err := db.SchemaVersion(t.Context(), "letters"); err != nil || version != "2" {
+			t.Errorf("schema %q, %v", version, err)
+		}
 		if err := db.Migrate(t.Context(), "Bad;Name", tables(first)); err == nil {
 			t.Error("a component's name that is no word was taken")
+		}
+		for _, name := range []string{"Bad;Name", "never"} {
+			if version, err := db.SchemaVersion(t.Context(), name); err == nil {
+				t.Errorf("%s has the schema %q", name, version)
+			}
 		}
 	})
 }

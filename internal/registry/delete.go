@@ -167,10 +167,15 @@ func (r *Registry) putThrowAway(ctx context.Context, repository, reference strin
 	if !errors.Is(err, ErrBlobUnknown) {
 		return err
 	}
-	config := Descriptor{Digest: digest.FromString(emptyConfig).String(), Size: int64(len(emptyConfig))}
-	content := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(emptyConfig)), nil }
-	if _, err := r.PutBlob(ctx, repository, config, "", content); err != nil {
+	if err := r.putEmptyConfig(ctx, repository); err != nil {
 		return err
 	}
 	return r.PutManifest(ctx, repository, reference, m)
+}
+
+func (r *Registry) putEmptyConfig(ctx context.Context, repository string) error {
+	config := Descriptor{Digest: digest.FromString(emptyConfig).String(), Size: int64(len(emptyConfig))}
+	content := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(emptyConfig)), nil }
+	_, err := r.PutBlob(ctx, repository, config, "", content)
+	return err
 }

@@ -98,8 +98,11 @@ var (
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	given, err := h.take(w, r)
+	given, events, err := h.take(w, r)
 	h.Metrics.notifications.WithLabelValues(given.result).Inc()
+	if given != accepted || events > 0 {
+		h.Metrics.last.WithLabelValues(given.result).SetToCurrentTime()
+	}
 	h.Metrics.seconds.Observe(time.Since(began).Seconds())
 	if given == accepted {
 		w.WriteHeader(given.status)
@@ -119,35 +122,35 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, http.StatusText(given.status), given.status)
 }
 
-// take does all but the answering.
-func (h *handler) take(w http.ResponseWriter, r *http.Request) (answer, error) {
+// take does all but the answering, and says how many events there were.
+func (h *handler) take(w http.ResponseWriter, r *http.Request) (given answer, events int, err error) {
 	if r.Method != http.MethodPost {
-		return wrongMethod, fmt.Errorf("method %q", r.Method)
+		return wrongMethod, 0, fmt.Errorf("method %q", r.Method)
 	}
 	if given, err := h.authenticate(r); err != nil {
-		return given, err
+		return given, 0, err
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.MaxBody))
 	if err != nil {
 		if _, over := errors.AsType[*http.MaxBytesError](err); over {
-			return tooLarge, err
+			return tooLarge, 0, err
 		}
-		return unparseable, fmt.Errorf("read the body: %w", err)
+		return unparseable, 0, fmt.Errorf("read the body: %w", err)
 	}
 	said, err := parse(r.Header.Get("Content-Type"), body)
 	if err != nil {
-		return unparseable, err
+		return unparseable, 0, err
 	}
 	if h.Untagged != nil && !h.Untagged() {
 		said.changes = slices.DeleteFunc(said.changes, isUntagged)
 	}
 	if len(said.changes) > 0 {
 		if _, err := h.Appender.Append(r.Context(), said.changes...); err != nil {
-			return unavailable, err
+			return unavailable, 0, err
 		}
 	}
 	h.noted(r.Context(), said)
-	return accepted, nil
+	return accepted, len(said.results), nil
 }
 
 func isUntagged(change feed.Change) bool {

@@ -10,6 +10,7 @@ type Metrics struct {
 	notifications *prometheus.CounterVec
 	events        *prometheus.CounterVec
 	seconds       prometheus.Histogram
+	last          *prometheus.GaugeVec
 }
 
 // NewMetrics registers the handler's metrics; a nil registerer registers them nowhere.
@@ -29,10 +30,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "Time to answer a notification, the commit included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
+		last: factory.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "antipode_notification_last_timestamp_seconds",
+			Help: "When a notification was last answered so since the start; 0 = never. Accepted ones without events do not count.",
+		}, []string{"result"}),
 	}
 	// From the start at zero, so that the first refusal is an increase to whoever watches.
 	for _, answer := range []answer{accepted, wrongMethod, unauthorized, tooLarge, unparseable, unavailable} {
 		m.notifications.WithLabelValues(answer.result)
+		m.last.WithLabelValues(answer.result)
 	}
 	for _, result := range []string{resultChange, resultIgnored, resultUntagged, resultInvalid, resultMalformed} {
 		m.events.WithLabelValues(result)
