@@ -23,6 +23,7 @@ type settings struct {
 	GRPC        grpcSettings        `yaml:"grpc"`
 	Sweep       sweepSettings       `yaml:"sweep"`
 	Operators   []string            `yaml:"operators"`
+	Doctor      doctorSettings      `yaml:"doctor"`
 	Log         logSettings         `yaml:"log"`
 }
 
@@ -81,6 +82,10 @@ type sweepSettings struct {
 	VerifyAfter config.Duration `yaml:"verify_after"`
 }
 
+type doctorSettings struct {
+	Repository string `yaml:"repository"`
+}
+
 type logSettings struct {
 	Level  string `yaml:"level"`
 	Format string `yaml:"format"`
@@ -97,6 +102,7 @@ func loadSettings(path string) (*settings, error) {
 		HTTP:        httpSettings{Listen: "127.0.0.1:8081"},
 		GRPC:        grpcSettings{Listen: "127.0.0.1:7444"},
 		Sweep:       sweepSettings{Interval: config.Duration(time.Hour), VerifyAfter: config.Duration(7 * 24 * time.Hour)},
+		Doctor:      doctorSettings{Repository: "antipode/doctor"},
 		Log:         logSettings{Level: "info", Format: "text"},
 	}
 	return s, config.Load(path, s, s.check)
@@ -132,6 +138,7 @@ func (s *settings) check(p *config.Problems) {
 	for i, name := range s.Operators {
 		p.CheckName(fmt.Sprintf("operators[%d]", i), name)
 	}
+	p.CheckRepository("doctor.repository", s.Doctor.Repository)
 	p.CheckOneOf("log.level", s.Log.Level, "debug", "info", "warn", "error")
 	p.CheckOneOf("log.format", s.Log.Format, "text", "json")
 }

@@ -22,7 +22,7 @@ func newRoot() *cobra.Command {
 		Version: telemetry.Version(),
 	}
 	root.AddCommand(newServe(), newStatus(), newRepositories(), newDiff(), newExplain(), newResync(), newVerify(),
-		newRelease(), newRestore(), newPause(), newResume())
+		newRelease(), newRestore(), newPause(), newResume(), newDoctor())
 	return root
 }
 

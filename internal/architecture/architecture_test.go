@@ -64,6 +64,7 @@ func places() map[string]place {
 		"primaryd/internal/sweep":        {floor: workers},
 		"secondaryd/internal/follow":     {floor: workers},
 		"secondaryd/internal/replicate":  {floor: workers},
+		"secondaryd/internal/doctor":     {floor: fronts, wire: true},
 		"secondaryd/internal/service":    {floor: fronts, wire: true},
 		"secondaryd/internal/sweep":      {floor: workers},
 		"demo":                           {floor: mains, wire: true, test: true},
