@@ -83,9 +83,16 @@ func TestDoctors(t *testing.T) {
 	t.Run("a good site", func(t *testing.T) {
 		findings, code := visit(t, p.Secondary, nil)
 		for _, want := range [][]string{
-			{"primary.cert_file", "antipode://node/" + siteName}, {"primary.ca_file"}, {"grpc.cert_file"}, {"grpc.client_ca_file"},
-			{"database", "tracking"}, {"registry", "can be written"}, {"registry", "tags can be deleted"}, {"clock"},
-			{"primary", "takes this site for " + siteName}, {"primary's registry", "manifests and blobs can be read"},
+			{"primary.cert_file", "antipode://node/" + siteName},
+			{"primary.ca_file"},
+			{"grpc.cert_file"},
+			{"grpc.client_ca_file"},
+			{"database", "tracking"},
+			{"registry", "can be written"},
+			{"registry", "tags can be deleted"},
+			{"clock"},
+			{"primary", "takes this site for " + siteName},
+			{"primary's registry", "manifests and blobs can be read"},
 			{"daemon", "synced"},
 		} {
 			if err := says(findings, "ok", want[0], want[1:]...); err != nil {
@@ -146,18 +153,21 @@ func siteTroubles(t *testing.T, p *pair) {
 	}{
 		"deletes disabled": {
 			map[string]any{"registry.url": registrytest.Distribution(t, noDeletes).URL()},
-			"registry", []string{"cannot be deleted", "left behind", "allow deletes"},
+			"registry",
+			[]string{"cannot be deleted", "left behind", "allow deletes"},
 		},
 		"deletes disabled on 2.8": {
 			map[string]any{"registry.url": registrytest.Debian(t, noDeletes).URL()},
-			"registry", []string{"cannot be deleted", "allow deletes"},
+			"registry",
+			[]string{"cannot be deleted", "allow deletes"},
 		},
 		"credentials that may not write": {
 			map[string]any{"registry.url": locked.URL()}, "registry", []string{"403", "docker login"},
 		},
 		"a certificate that ended": {
 			map[string]any{"primary.cert_file": p.cert("ended"), "primary.key_file": p.key("ended")},
-			"primary.cert_file", []string{"ended at"},
+			"primary.cert_file",
+			[]string{"ended at"},
 		},
 		"another node's name": {
 			map[string]any{"node": "us-east"}, "primary.cert_file", []string{"us-east"},

@@ -83,6 +83,32 @@ func TestNotificationsPrintsWhatARegistryCanRead(t *testing.T) {
 	}
 }
 
+// TestNotificationsChecksAFile runs the check on what the command itself prints, and on a file that lacks it.
+func TestNotificationsChecksAFile(t *testing.T) {
+	t.Parallel()
+	path := configuration(t)
+	printed, err := command(t, "notifications", "--config", path, "--url", "http://lb/notifications")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "config.yml")
+	write(t, file, printed)
+	check := []string{"notifications", "--config", path, "--url", "http://lb/notifications", "--check", file}
+	if out, err := command(t, check...); err != nil || !strings.Contains(out, "presents the secret") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	write(t, file, strings.Replace(printed, "s3cret", "hunter2", 1))
+	if out, err := command(t, check...); err == nil || !strings.Contains(out, "not our secret") || strings.Contains(out, "hunter2") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := command(t, "notifications", "--config", path, "--registry", "zot"); err != nil || !strings.Contains(out, "sweep alone") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := command(t, "notifications", "--config", path, "--registry", "other"); err == nil {
+		t.Errorf("an unknown kind was taken:\n%s", out)
+	}
+}
+
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

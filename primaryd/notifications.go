@@ -1,42 +1,82 @@
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/antipode-registry/antipode/internal/cli"
+	"github.com/antipode-registry/antipode/primaryd/internal/setup"
 )
 
+// notifications is the command's flags.
+type notifications struct {
+	config, endpoint, registry, file string
+	output                           cli.Output
+}
+
 func newNotifications() *cobra.Command {
-	var path, endpoint string
+	var n notifications
 	cmd := &cobra.Command{
 		Use:   "notifications",
-		Short: "Print the block that the registry's own configuration needs (CNCF distribution 2.x and 3.x)",
+		Short: "Print the block that the registry's own configuration needs, or check a file for it",
 		Args:  cli.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadSettings(path)
-			if err != nil {
-				return err
-			}
-			secret, err := (&daemon{cfg: cfg}).secret()
-			if err != nil {
-				return err
-			}
-			remark := ""
-			if endpoint == "" {
-				endpoint, remark = defaultEndpoint(cfg.HTTP.Listen)
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), block, remark, quoted(endpoint), quoted("Bearer "+string(secret)))
-			return err
-		},
+		RunE:  func(cmd *cobra.Command, _ []string) error { return n.run(cmd) },
 	}
-	configFlag(cmd, &path)
-	cmd.Flags().StringVar(&endpoint, "url", "", "where the registry reaches primaryd (default: http.listen of the config)")
+	configFlag(cmd, &n.config)
+	n.output.Flags(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&n.endpoint, "url", "", "where the registry reaches primaryd (default: http.listen of the config)")
+	flags.StringVar(&n.registry, "registry", "distribution", "the kind of registry: "+strings.Join(setup.Kinds(), ", "))
+	flags.StringVar(&n.file, "check", "", "a distribution registry's configuration file to check instead")
+	cli.Complete(cmd, "registry", func(*cobra.Command) []string { return setup.Kinds() })
 	return cmd
+}
+
+func (n *notifications) run(cmd *cobra.Command) error {
+	if err := n.output.Check(); err != nil {
+		return err
+	}
+	want, err := n.want()
+	if err != nil {
+		return err
+	}
+	if n.file == "" {
+		text, known := setup.Block(n.registry, want)
+		if !known {
+			return cli.Usage(fmt.Errorf("--registry is one of %s, not %q", strings.Join(setup.Kinds(), ", "), n.registry))
+		}
+		_, err = fmt.Fprint(cmd.OutOrStdout(), text)
+		return err
+	}
+	content, err := os.ReadFile(n.file)
+	if err != nil {
+		return err
+	}
+	report := setup.Check(content, want)
+	return errors.Join(n.output.Print(cmd.OutOrStdout(), report, report.Table), report.Err())
+}
+
+// want is what the registry must have.
+func (n *notifications) want() (setup.Endpoint, error) {
+	cfg, err := loadSettings(n.config)
+	if err != nil {
+		return setup.Endpoint{}, err
+	}
+	secret, err := (&daemon{cfg: cfg}).secret()
+	if err != nil {
+		return setup.Endpoint{}, err
+	}
+	want := setup.Endpoint{URL: n.endpoint, Secret: string(secret)}
+	if want.URL == "" {
+		want.URL, want.Remark = defaultEndpoint(cfg.HTTP.Listen)
+	}
+	return want, nil
 }
 
 // defaultEndpoint makes the URL that the registry is to notify from the address that primaryd listens on, and a remark
@@ -48,33 +88,10 @@ func defaultEndpoint(listen string) (endpoint, remark string) {
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "primaryd.example.com"
-		remark = "      # http.listen is on all interfaces: put the name here that the registry reaches primaryd by\n"
+		remark = "http.listen is on all interfaces: put the name here that the registry reaches primaryd by\n"
 	}
 	if port == "0" {
-		remark += "      # http.listen takes any free port: fix it, and put it here\n"
+		remark += "http.listen takes any free port: fix it, and put it here\n"
 	}
 	return (&url.URL{Scheme: "http", Host: net.JoinHostPort(host, port), Path: "/notifications"}).String(), remark
 }
-
-// quoted is a text as a YAML double-quoted scalar, of which JSON's strings are a part (YAML 1.2, section 1.3).
-func quoted(text string) string {
-	scalar, _ := json.Marshal(text) // a string always can be
-	return string(scalar)
-}
-
-// block is the endpoint in the registry's configuration: a remark, the URL, the header. Pulls and blobs say nothing
-// about tags; leaving them out keeps the registry's queue short. A time-out below the commit's own would only send
-// events twice.
-const block = `notifications:
-  endpoints:
-    - name: antipode
-%s      url: %s
-      headers:
-        Authorization: [%s]
-      timeout: 5s
-      threshold: 10
-      backoff: 1s
-      ignore:
-        actions: [pull]
-        mediatypes: [application/octet-stream]
-`

@@ -61,6 +61,7 @@ func places() map[string]place {
 		"primaryd/internal/dashboard":    {floor: fronts},
 		"primaryd/internal/doctor":       {floor: fronts, wire: true},
 		"primaryd/internal/service":      {floor: fronts, wire: true},
+		"primaryd/internal/setup":          {floor: fronts},
 		"primaryd/internal/sweep":        {floor: workers},
 		"secondaryd/internal/follow":     {floor: workers},
 		"secondaryd/internal/replicate":  {floor: workers},

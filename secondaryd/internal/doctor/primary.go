@@ -76,8 +76,9 @@ func mendPrimary(err error) string {
 	case codes.Unavailable, codes.DeadlineExceeded:
 		return "start primaryd, and see that primary.address leads to it; where TLS fails, that primary.ca_file is its " +
 			"authority and that its certificate is for that host"
+	default:
+		return "see primaryd's log"
 	}
-	return "see primaryd's log"
 }
 
 // said is what the other end answered, without gRPC's wording.
