@@ -10,6 +10,7 @@ package database
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,20 +39,37 @@ type DB struct {
 	stop     func() // ends the Postgres listener and waits for it; nil on SQLite
 }
 
+// Option changes how a database is opened.
+type Option func(*options)
+
+type options struct {
+	wrap func(driver.Connector) driver.Connector
+}
+
+// WithConnector puts something between this package and the drivers, which sees every statement: a test's faults, for
+// one. What it returns must keep the driver's contract. The connection that hears Postgres' notifications goes past it.
+func WithConnector(wrap func(driver.Connector) driver.Connector) Option {
+	return func(o *options) { o.wrap = wrap }
+}
+
 // Open opens "sqlite:PATH" or "postgres://..." (also "postgresql://...") and makes sure that it answers. A SQLite file
 // is created where it is missing, readable by its owner alone; its folder is not. A nil logger discards.
 //
 // Errors match ErrUnavailable where trying again later may help. No error and no log line carries the URL's password.
-func Open(ctx context.Context, url string, logger *slog.Logger) (*DB, error) {
+func Open(ctx context.Context, url string, logger *slog.Logger, opts ...Option) (*DB, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
+	}
+	o := options{wrap: func(driver driver.Connector) driver.Connector { return driver }}
+	for _, opt := range opts {
+		opt(&o)
 	}
 	scheme, rest, found := strings.Cut(url, ":")
 	switch {
 	case found && scheme == "sqlite":
-		return openSQLite(ctx, rest, logger)
+		return openSQLite(ctx, rest, logger, o)
 	case found && (scheme == "postgres" || scheme == "postgresql") && strings.HasPrefix(rest, "//"):
-		return openPostgres(ctx, url, logger)
+		return openPostgres(ctx, url, logger, o)
 	}
 	// The URL is not echoed: a mistyped scheme does not make its password public.
 	return nil, errors.New(`database: expected "sqlite:PATH" or "postgres://USER:PASSWORD@HOST:PORT/NAME"`)

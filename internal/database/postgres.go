@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"errors"
 	"log/slog"
 	"time"
@@ -21,7 +22,7 @@ const (
 )
 
 // openPostgres opens a pool and starts the listener.
-func openPostgres(ctx context.Context, url string, logger *slog.Logger) (*DB, error) {
+func openPostgres(ctx context.Context, url string, logger *slog.Logger, opts options) (*DB, error) {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
 		// The parser's text can quote the URL; its own redaction is best effort. So the cause stays unsaid.
@@ -34,7 +35,7 @@ func openPostgres(ctx context.Context, url string, logger *slog.Logger) (*DB, er
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "antipode"
 	}
-	pool := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(prepare))
+	pool := sql.OpenDB(opts.wrap(stdlib.GetConnector(*config, stdlib.OptionAfterConnect(prepare))))
 	pool.SetMaxOpenConns(postgresConnections)
 	pool.SetMaxIdleConns(postgresConnections)
 	pool.SetConnMaxIdleTime(5 * time.Minute)

@@ -11,14 +11,14 @@ import (
 	"path/filepath"
 	"strings"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite"
 )
 
 // sqliteReaders bounds the readers of one file. Reads are short and hit the page cache, so more only adds contention.
 const sqliteReaders = 8
 
 // openSQLite opens the file with one connection that writes and a pool of connections that cannot.
-func openSQLite(ctx context.Context, path string, logger *slog.Logger) (*DB, error) {
+func openSQLite(ctx context.Context, path string, logger *slog.Logger, opts options) (*DB, error) {
 	path, err := sqlitePath(path)
 	if err != nil {
 		return nil, err
@@ -26,16 +26,16 @@ func openSQLite(ctx context.Context, path string, logger *slog.Logger) (*DB, err
 	if err := createPrivate(path); err != nil {
 		return nil, classify(ctx, err)
 	}
-	writer, err := sql.Open("sqlite", sqliteDSN(path, writerParameters()))
+	writer, err := sqlitePool(path, writerParameters(), opts)
 	if err != nil {
-		return nil, fmt.Errorf("database: open %s: %w", path, err)
+		return nil, err
 	}
 	// One writer: SQLite has one write lock. Queueing for it in the process is fair and cheap, queueing inside SQLite
 	// is a sleep in a loop.
 	writer.SetMaxOpenConns(1)
-	reader, err := sql.Open("sqlite", sqliteDSN(path, readerParameters()))
+	reader, err := sqlitePool(path, readerParameters(), opts)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("database: open %s: %w", path, err), writer.Close())
+		return nil, errors.Join(err, writer.Close())
 	}
 	reader.SetMaxOpenConns(sqliteReaders)
 	reader.SetMaxIdleConns(sqliteReaders)
@@ -48,6 +48,14 @@ func openSQLite(ctx context.Context, path string, logger *slog.Logger) (*DB, err
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
+}
+
+func sqlitePool(path string, parameters url.Values, opts options) (*sql.DB, error) {
+	connector, err := sqlite.NewConnector(sqliteDSN(path, parameters))
+	if err != nil {
+		return nil, fmt.Errorf("database: open %s: %w", path, err)
+	}
+	return sql.OpenDB(opts.wrap(connector)), nil
 }
 
 // sqlitePath makes the part after "sqlite:" an absolute path.

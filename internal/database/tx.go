@@ -108,6 +108,8 @@ func (db *DB) synchronize(ctx context.Context, conn *sql.Conn, full bool) error 
 	if full {
 		level = "FULL"
 	}
+	// Before it is so: should the answer be lost, the next commit that must wait makes sure that it does.
+	db.relaxed = true
 	if _, err := conn.ExecContext(ctx, "PRAGMA synchronous = "+level); err != nil {
 		return fmt.Errorf("set how commits wait for the disk: %w", err)
 	}

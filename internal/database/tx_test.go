@@ -42,3 +42,22 @@ func TestWriteWaitsForTheDiskUnlessRelaxed(t *testing.T) {
 		}
 	})
 }
+
+// A switch to commits that do not wait, whose answer is lost, must not leave the next durable one without its wait.
+func TestWriteWaitsAfterASwitchThatNobodyHeardOf(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []databasetest.Fault{databasetest.Refused, databasetest.Unheard, databasetest.Severed} {
+		db, faults := databasetest.OpenFailing(t, databasetest.URL(t, databasetest.OpenSQLite(t)))
+		faults.Arm(1, fault)
+		if err := db.WriteRelaxed(t.Context(), func(context.Context, *database.Tx) error { return nil }); err == nil {
+			t.Fatalf("%s: the switch did not fail", fault)
+		}
+		faults.Disarm()
+		var level int
+		if err := db.Write(t.Context(), func(ctx context.Context, tx *database.Tx) error {
+			return tx.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&level)
+		}); err != nil || level != 2 {
+			t.Errorf("%s: the commit waits as %d says, want 2 (%v)", fault, level, err)
+		}
+	}
+}

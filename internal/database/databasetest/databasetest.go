@@ -66,9 +66,9 @@ func Server(t testing.TB) string {
 }
 
 // Open opens the URL and closes it when the test ends.
-func Open(t testing.TB, url string) *database.DB {
+func Open(t testing.TB, url string, opts ...database.Option) *database.DB {
 	t.Helper()
-	db, err := database.Open(context.WithoutCancel(t.Context()), url, nil)
+	db, err := database.Open(context.WithoutCancel(t.Context()), url, nil, opts...)
 	if err != nil {
 		t.Fatalf("open the test's database: %v", err)
 	}

@@ -1,0 +1,116 @@
+package feed_test
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/database/databasetest"
+	"github.com/antipode-registry/antipode/primaryd/internal/feed"
+)
+
+// operation is a writing method with what leads up to it.
+type operation = databasetest.Operation[*feed.Feed]
+
+// reads are the methods that write nothing. A new method is either here or among the operations.
+var reads = []string{"Get", "Head", "ID", "List", "Read", "Watch"}
+
+// TestEveryStatementMayFail has each statement of each operation fail once.
+func TestEveryStatementMayFail(t *testing.T) {
+	t.Parallel()
+	crash := databasetest.Crash[*feed.Feed]{
+		Open: func(t testing.TB, db *database.DB) *feed.Feed { t.Helper(); return start(t, db) },
+		// A reader that continues after the head sees nothing that is behind it.
+		Check: func(t testing.TB, db *database.DB) {
+			t.Helper()
+			err := db.Read(t.Context(), func(ctx context.Context, q database.Queryer) error {
+				var head, newest, rows, revisions int64
+				err := q.QueryRowContext(ctx, `SELECT head, (SELECT COALESCE(max(revision), 0) FROM repository),
+					(SELECT count(*) FROM repository), (SELECT count(DISTINCT revision) FROM repository) FROM feed`).
+					Scan(&head, &newest, &rows, &revisions)
+				if newest > head || rows != revisions {
+					t.Errorf("the head is %d, the newest row's revision %d; %d rows have %d revisions", head, newest, rows, revisions)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		},
+	}
+	crash.Test(t, operations())
+}
+
+// TestEveryWriteIsAmongTheCrashPoints fails when a method is neither known as reading nor among the operations.
+func TestEveryWriteIsAmongTheCrashPoints(t *testing.T) {
+	t.Parallel()
+	known := append([]string{"Run"}, reads...) // Run commits what Append queued
+	for _, operation := range operations() {
+		known = append(known, operation.Name)
+	}
+	for method := range reflect.TypeFor[*feed.Feed]().Methods() {
+		if !slices.Contains(known, method.Name) {
+			t.Errorf("Feed.%s: does it write? Then it is an operation of TestEveryStatementMayFail, else one of reads", method.Name)
+		}
+	}
+}
+
+// happenedAt is when the changes of these operations happened.
+var happenedAt = time.UnixMilli(1_000_000)
+
+func dated(change feed.Change) feed.Change {
+	change.At = happenedAt
+	return change
+}
+
+func operations() []operation {
+	prepare := func(t testing.TB, f *feed.Feed) {
+		t.Helper()
+		appendChanges(t, f, dated(push("a", "v1")), dated(unknown("b")))
+		if err := f.RecordListing(t.Context(), "b", row(t, f, "b").Revision, "as it was"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.AddMissing(t.Context(), []string{"c"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweep := func(name, repository string, revision int64) operation {
+		return operation{Name: name, Prepare: prepare, Run: func(ctx context.Context, f *feed.Feed) error {
+			_, err := f.RecordSweep(ctx, repository, revision, "as it is", true)
+			return err
+		}}
+	}
+	return []operation{
+		{Name: "Append", Prepare: prepare, Run: func(ctx context.Context, f *feed.Feed) error {
+			_, err := f.Append(ctx, dated(push("a", "v2", "v3")), dated(push("new", "v1")), dated(unknown("c")))
+			return err
+		}},
+		{Name: "RecordListing", Prepare: prepare, Run: func(ctx context.Context, f *feed.Feed) error {
+			return f.RecordListing(ctx, "b", 2, "as it is")
+		}},
+		sweep("RecordSweep", "b", 2),
+		sweep("RecordSweep of what is new", "unheard-of", 0),
+		sweep("RecordSweep of what moved", "a", 0),
+		sweep("RecordSweep of the first listing", "c", 3),
+		{
+			// One transaction for four of them and one for the fifth.
+			Name: "AddMissing", Prepare: prepare, Commits: 2,
+			Run: func(ctx context.Context, f *feed.Feed) error {
+				_, err := f.AddMissing(ctx, []string{"a", "d", "e", "f", "g"})
+				return err
+			},
+		},
+	}
+}
+
+// TestOpenMayFailAnywhere: what an interrupted first start leaves, the next one completes.
+func TestOpenMayFailAnywhere(t *testing.T) {
+	t.Parallel()
+	databasetest.Opening(t, func(ctx context.Context, db *database.DB) error {
+		_, err := feed.Open(ctx, db, feed.Options{})
+		return err
+	}, "feed.id")
+}
