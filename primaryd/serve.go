@@ -24,6 +24,7 @@ import (
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 	"github.com/antipode-registry/antipode/primaryd/internal/listing"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
+	"github.com/antipode-registry/antipode/primaryd/internal/request"
 	"github.com/antipode-registry/antipode/primaryd/internal/service"
 	"github.com/antipode-registry/antipode/primaryd/internal/sweep"
 )
@@ -63,6 +64,7 @@ type daemon struct {
 	nodes    *node.Directory
 	registry *registry.Registry
 	lister   *listing.Lister
+	requests *request.Desk
 	sweeper  *sweep.Sweeper
 	server   *link.Server
 	http     net.Listener
@@ -123,6 +125,9 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if d.nodes, err = node.Open(ctx, d.db, d.cfg.nodes(), node.Options{ReportInterval: reportWithin}); err != nil {
 		return err
 	}
+	if d.requests, err = request.Open(ctx, d.db, d.nodes); err != nil {
+		return err
+	}
 	d.registry, err = registry.Open(registry.Config{
 		URL: d.cfg.Registry.URL, Side: registry.Source, UserAgent: userAgent(), Concurrency: d.cfg.Registry.Concurrency,
 		CAFile: d.cfg.Registry.CAFile, Metrics: registry.NewMetrics(d.metrics),
@@ -153,11 +158,14 @@ func (d *daemon) listenGRPC() (err error) {
 	antipodev1.RegisterFeedServiceServer(d.server.GRPC(), service.NewFeedService(
 		access, d.feed, d.lister, service.FeedOptions{
 			Heartbeat: time.Duration(d.cfg.GRPC.Heartbeat), RegistryURL: d.cfg.advertised(), Version: telemetry.Version(),
-			Stopping: d.server.Stopping(), Metrics: service.NewMetrics(d.metrics),
+			Stopping: d.server.Stopping(), Requests: d.requests, Metrics: service.NewMetrics(d.metrics),
 		}))
 	service.RegisterNodeMetrics(d.metrics, d.nodes, d.feed)
 	antipodev1.RegisterNodeServiceServer(d.server.GRPC(), service.NewNodeService(
-		access, d.feed, service.NodeOptions{ReportWithin: reportWithin, Stopping: d.server.Stopping()}))
+		access, d.feed, service.NodeOptions{
+			ReportWithin: reportWithin, Stopping: d.server.Stopping(), Requests: d.requests,
+			Locator: request.NewLocator(d.requests, d.nodes, d.registry),
+		}))
 	return nil
 }
 

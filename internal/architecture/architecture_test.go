@@ -60,6 +60,7 @@ func places() map[string]place {
 		"internal/cli":                   {floor: fronts, wire: true},
 		"primaryd/internal/dashboard":    {floor: fronts},
 		"primaryd/internal/doctor":       {floor: fronts, wire: true},
+		"primaryd/internal/request":      {floor: intake},
 		"primaryd/internal/service":      {floor: fronts, wire: true},
 		"primaryd/internal/setup":          {floor: fronts},
 		"primaryd/internal/sweep":        {floor: workers},

@@ -54,7 +54,7 @@ func (r *Registry) Manifest(ctx context.Context, repository, reference string) (
 // manifestCall checks the names before they become part of an address.
 func (r *Registry) manifestCall(op, repository, reference string, actions ...string) (call, error) {
 	c := call{op: op, kind: kindManifest, limit: maxManifest}.on(repository, reference, actions...)
-	if err := errors.Join(ValidRepository(repository), validReference(reference)); err != nil {
+	if err := errors.Join(ValidRepository(repository), ValidReference(reference)); err != nil {
 		return c, r.invalid(c, err)
 	}
 	c.path = "/v2/" + repository + "/manifests/" + reference

@@ -94,8 +94,8 @@ func validDigest(s string) error {
 // isDigest tells a digest reference from a tag: a tag has no colon.
 func isDigest(reference string) bool { return strings.Contains(reference, ":") }
 
-// validReference accepts a tag or a digest.
-func validReference(reference string) error {
+// ValidReference returns an error when the reference is neither a tag nor a digest that this package can check.
+func ValidReference(reference string) error {
 	if isDigest(reference) {
 		return validDigest(reference)
 	}

@@ -112,6 +112,9 @@ func (d *Directory) Known(name string) bool {
 	return known
 }
 
+// Names returns the configured nodes' names, sorted.
+func (d *Directory) Names() []string { return slices.Clone(d.names) }
+
 // MaySee says whether the node may know of the repository. A node that is not configured may see nothing.
 func (d *Directory) MaySee(name, repository string) bool {
 	return slices.ContainsFunc(d.nodes[name].Repositories, func(pattern string) bool {

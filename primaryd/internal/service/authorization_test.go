@@ -91,6 +91,20 @@ func calls() map[string]struct {
 			return first(feeds(conn).Subscribe(ctx, &antipodev1.SubscribeRequest{Node: name}))
 		}
 	}
+	answer := func(id string) func(context.Context, *grpc.ClientConn) error {
+		return func(ctx context.Context, conn *grpc.ClientConn) error {
+			_, err := nodes(conn).AnswerRequest(ctx, &antipodev1.AnswerRequestRequest{Id: id, Answer: &antipodev1.SiteAnswer{
+				Outcome: &antipodev1.SiteAnswer_Pause{Pause: &antipodev1.PauseResponse{}},
+			}})
+			return err
+		}
+	}
+	locate := func(repository string) func(context.Context, *grpc.ClientConn) error {
+		return func(ctx context.Context, conn *grpc.ClientConn) error {
+			_, err := nodes(conn).LocateReference(ctx, &antipodev1.LocateReferenceRequest{Repository: repository, Reference: "v1"})
+			return err
+		}
+	}
 	return map[string]row{
 		"FeedService/Subscribe":                 {subscribe(""), codes.OK, codes.OK},
 		"FeedService/Subscribe as another":      {subscribe("eu"), codes.PermissionDenied, codes.PermissionDenied},
@@ -105,6 +119,16 @@ func calls() map[string]struct {
 		"NodeService/GetNodeHistory":            {history("team"), codes.OK, codes.OK},
 		"NodeService/GetNodeHistory of another": {history("eu"), codes.PermissionDenied, codes.OK},
 		"NodeService/GetNodeHistory of none":    {history("none"), codes.PermissionDenied, codes.NotFound},
+		"NodeService/AskNode": {func(ctx context.Context, conn *grpc.ClientConn) error {
+			_, err := nodes(conn).AskNode(ctx, &antipodev1.AskNodeRequest{Node: "none", Request: &antipodev1.SiteRequest{
+				Ask: &antipodev1.SiteRequest_Pause{Pause: &antipodev1.PauseRequest{}},
+			}})
+			return err
+		}, codes.PermissionDenied, codes.NotFound},
+		"NodeService/AnswerRequest":             {answer("team/1"), codes.OK, codes.PermissionDenied},
+		"NodeService/AnswerRequest for another": {answer("eu/1"), codes.NotFound, codes.PermissionDenied},
+		"NodeService/LocateReference":           {locate("team/a"), codes.NotFound, codes.NotFound},
+		"NodeService/LocateReference elsewhere": {locate("other/a"), codes.PermissionDenied, codes.NotFound},
 		"FeedService/ListRepositories": {func(ctx context.Context, conn *grpc.ClientConn) error {
 			_, err := feeds(conn).ListRepositories(ctx, &antipodev1.ListRepositoriesRequest{})
 			return err

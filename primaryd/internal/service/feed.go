@@ -16,6 +16,7 @@ import (
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 	"github.com/antipode-registry/antipode/primaryd/internal/listing"
+	"github.com/antipode-registry/antipode/primaryd/internal/request"
 )
 
 // Bounds of one message: 500 changes with names of 255 bytes are 150 KiB, 1,000 tags with 128-byte names 300 KiB, well
@@ -37,6 +38,8 @@ type FeedOptions struct {
 	Version string
 	// Stopping is closed when the server begins to stop, so that streams end by themselves.
 	Stopping <-chan struct{}
+	// Requests are what is asked of the sites; required.
+	Requests *request.Desk
 	Metrics  *Metrics
 }
 
@@ -83,6 +86,11 @@ func (s *FeedService) Subscribe(
 		return err
 	}
 	sub := subscription{FeedService: s, id: id, send: stream.Send, cursor: req.GetAfterRevision(), head: head}
+	if s.access.IsNode(id) {
+		asked, stop := s.opts.Requests.Watch(id.Name)
+		defer stop()
+		sub.asked = asked
+	}
 	return sub.run(ctx, wake)
 }
 
@@ -128,6 +136,9 @@ type subscription struct {
 	send   func(*antipodev1.SubscribeResponse) error
 	cursor int64
 	head   int64
+
+	asked <-chan struct{}     // nil for who is no node
+	told  map[string]struct{} // the open requests that this stream has carried
 }
 
 func (s *subscription) run(ctx context.Context, wake <-chan struct{}) error {
@@ -141,8 +152,12 @@ func (s *subscription) run(ctx context.Context, wake <-chan struct{}) error {
 		if sent {
 			heartbeat.Reset(s.opts.Heartbeat)
 		}
+		if err := s.tell(ctx); err != nil {
+			return err
+		}
 		select {
 		case <-wake:
+		case <-s.asked:
 		case <-heartbeat.C:
 			if err := s.beat(); err != nil {
 				return err
@@ -181,6 +196,31 @@ func (s *subscription) drain(ctx context.Context) (sent bool, err error) {
 			return sent, nil
 		}
 	}
+}
+
+// tell sends what is asked of the site and was not sent on this stream. It moves no cursor and is no sign that the feed
+// was read, so that heartbeats come as ever.
+func (s *subscription) tell(ctx context.Context) error {
+	if s.asked == nil {
+		return nil
+	}
+	pending, err := s.opts.Requests.Pending(ctx, s.id.Name)
+	if err != nil {
+		return err
+	}
+	told := make(map[string]struct{}, len(pending))
+	for _, r := range pending {
+		if _, before := s.told[r.ID]; !before {
+			if err := s.send(&antipodev1.SubscribeResponse{
+				Kind: &antipodev1.SubscribeResponse_Request{Request: requestProto(r)},
+			}); err != nil {
+				return err
+			}
+		}
+		told[r.ID] = struct{}{}
+	}
+	s.told = told
+	return nil
 }
 
 func (s *subscription) visible(rows []feed.Row) []*antipodev1.Change {

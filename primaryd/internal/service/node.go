@@ -12,6 +12,7 @@ import (
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 	"github.com/antipode-registry/antipode/internal/link"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
+	"github.com/antipode-registry/antipode/primaryd/internal/request"
 )
 
 // Head returns the newest revision of the feed; *feed.Feed implements it.
@@ -25,6 +26,9 @@ type NodeOptions struct {
 	ReportWithin time.Duration
 	// Stopping is closed when the server begins to stop, so that streams end by themselves.
 	Stopping <-chan struct{}
+	// Requests carries what operators ask of the sites, and Locator asks all of them where an image is; both required.
+	Requests *request.Desk
+	Locator  *request.Locator
 }
 
 // NodeService implements antipode.v1.NodeService.

@@ -73,6 +73,8 @@ func asItself(id link.Identity, claimed string) error {
 func MapError(err error) error {
 	var answered *registry.Error
 	switch {
+	case requestCode(err) != codes.OK:
+		return status.Error(requestCode(err), err.Error())
 	case errors.Is(err, database.ErrUnavailable):
 		return status.Error(codes.Unavailable, "the primary's database cannot be reached")
 	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrUnauthorized):

@@ -26,6 +26,7 @@ import (
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 	"github.com/antipode-registry/antipode/primaryd/internal/listing"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
+	"github.com/antipode-registry/antipode/primaryd/internal/request"
 	"github.com/antipode-registry/antipode/primaryd/internal/service"
 )
 
@@ -42,6 +43,8 @@ type parts struct {
 	registry *stub
 	access   service.Access
 	stopping chan struct{}
+
+	requests *request.Desk
 
 	feedService *service.FeedService
 	nodeService *service.NodeService
@@ -61,6 +64,9 @@ func newParts(t *testing.T, db *database.DB) *parts {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if p.requests, err = request.Open(t.Context(), db, p.nodes); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	for _, run := range []func(context.Context) error{p.feed.Run, p.nodes.Run} {
@@ -77,8 +83,12 @@ func newParts(t *testing.T, db *database.DB) *parts {
 	p.access = service.Access{Nodes: p.nodes, Operators: map[string]bool{"ops": true}}
 	p.feedService = service.NewFeedService(p.access, p.feed, listing.New(p.registry, p.feed), service.FeedOptions{
 		Heartbeat: interval, RegistryURL: "http://primary:5000", Version: "v1", Stopping: p.stopping,
+		Requests: p.requests,
 	})
-	p.nodeService = service.NewNodeService(p.access, p.feed, service.NodeOptions{ReportWithin: interval, Stopping: p.stopping})
+	p.nodeService = service.NewNodeService(p.access, p.feed, service.NodeOptions{
+		ReportWithin: interval, Stopping: p.stopping, Requests: p.requests,
+		Locator: request.NewLocator(p.requests, p.nodes, p.registry),
+	})
 	return p
 }
 
