@@ -72,6 +72,7 @@ func places() map[string]place {
 		"demo":                           {floor: mains, wire: true, test: true},
 		"primaryd":                       {floor: mains, wire: true},
 		"secondaryd":                     {floor: mains, wire: true},
+		"deploy":                         {floor: outside, test: true},
 		"e2e":                            {floor: outside, wire: true, test: true},
 		"internal/architecture":          {floor: outside, test: true},
 	}
