@@ -18,8 +18,10 @@ DAEMONS := primaryd secondaryd
 PACKAGES ?= ./...
 TEST_FLAGS ?=
 
-# The generator and the library that its output runs on must agree.
+# The generators and the libraries that their output runs on must agree.
+GATEWAY := github.com/grpc-ecosystem/grpc-gateway/v2
 PROTOBUF_VERSION := $(shell awk '$$1 == "google.golang.org/protobuf" { print $$2; exit }' go.mod)
+GATEWAY_VERSION := $(shell awk '$$1 == "$(GATEWAY)" { print $$2; exit }' go.mod)
 
 # NAME=PACKAGE@VERSION. A changed version installs the tool again.
 PINNED := \
@@ -27,6 +29,8 @@ PINNED := \
 	buf=github.com/bufbuild/buf/cmd/buf@v1.75.0 \
 	protoc-gen-go=google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOBUF_VERSION) \
 	protoc-gen-go-grpc=google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2 \
+	protoc-gen-grpc-gateway=$(GATEWAY)/protoc-gen-grpc-gateway@$(GATEWAY_VERSION) \
+	protoc-gen-openapiv2=$(GATEWAY)/protoc-gen-openapiv2@$(GATEWAY_VERSION) \
 	gofumpt=mvdan.cc/gofumpt@v0.12.0 \
 	golangci-lint=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 \
 	grpcurl=github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4 \
@@ -41,7 +45,8 @@ pinned = $(filter $(1)=%,$(PINNED))
 
 # Each variable ending in _STAMPS is what a target needs of the tools.
 ALL_STAMPS := $(foreach tool,$(PINNED),$(call stamp,$(tool)))
-PROTO_STAMPS := $(foreach tool,buf protoc-gen-go protoc-gen-go-grpc,$(call stamp,$(call pinned,$(tool))))
+GENERATORS := protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv2
+PROTO_STAMPS := $(foreach tool,buf $(GENERATORS),$(call stamp,$(call pinned,$(tool))))
 LINT_STAMPS := $(PROTO_STAMPS) $(foreach tool,gofumpt golangci-lint,$(call stamp,$(call pinned,$(tool))))
 DEMO_STAMPS := $(foreach tool,registry grpcurl,$(call stamp,$(call pinned,$(tool))))
 
@@ -69,7 +74,7 @@ build: ## Build bin/primaryd and bin/secondaryd
 	@go build -trimpath -ldflags '-X $(MODULE)/internal/telemetry.version=$(VERSION)' -o bin/ $(DAEMONS:%=./%)
 
 .PHONY: generate
-generate: $(PROTO_STAMPS) ## Generate gen/ from proto/
+generate: $(PROTO_STAMPS) ## Generate gen/ and the OpenAPI documents from proto/
 	@echo "generate gen"
 	@$(BIN)/buf generate
 
@@ -87,7 +92,8 @@ lint: $(LINT_STAMPS) ## Check formatting, lint rules, protos, and that gen/ is c
 	@echo "lint generated code"
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(BIN)/buf generate -o "$$fresh"; \
-	diff -rq gen "$$fresh/gen" >&2 || { echo "gen/ is not what proto/ says: run make generate" >&2; exit 1; }
+	for made in gen internal/gateway/openapi; do diff -rq "$$made" "$$fresh/$$made" >&2 || \
+		{ echo "$$made/ is not what proto/ says: run make generate" >&2; exit 1; }; done
 
 .PHONY: test
 test: tools build lint ## Everything: build, lint, vet, and all tests under the race detector

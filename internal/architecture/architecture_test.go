@@ -42,6 +42,7 @@ func places() map[string]place {
 		"internal/link":                  {floor: foundation, wire: true},
 		"internal/registry":              {floor: foundation, oras: true},
 		"internal/reference":             {floor: foundation, test: true},
+		"internal/httpaccess":            {floor: foundation},
 		"internal/registrytest":          {floor: foundation, test: true},
 		"internal/telemetry":             {floor: foundation},
 		"client":                         {floor: equipment, wire: true, shut: true},

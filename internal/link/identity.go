@@ -153,5 +153,11 @@ func IdentityFrom(ctx context.Context) (Identity, bool) {
 // ContextWithIdentity returns a context in which IdentityFrom finds id. It is for calling a handler without a
 // connection, in tests and in process.
 func ContextWithIdentity(ctx context.Context, id Identity) context.Context {
-	return peer.NewContext(ctx, &peer.Peer{AuthInfo: authInfo{identity: id}})
+	return peer.NewContext(ctx, &peer.Peer{Addr: inProcess{}, AuthInfo: authInfo{identity: id}})
 }
+
+// inProcess is the address of a peer without a connection.
+type inProcess struct{}
+
+func (inProcess) Network() string { return "process" }
+func (inProcess) String() string  { return "in process" }

@@ -17,41 +17,53 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// chain returns the interceptors, outermost first: metrics, logs, error map, recovery, authorization. Metrics and logs
-// thus see the code that the caller gets, and a panic in the authorization is recovered like one in a handler.
+// chain is what goes around every RPC, see unaryChain.
 func chain(cfg ServerConfig) []grpc.ServerOption {
+	logger, logOptions := logs(cfg)
+	stream := []grpc.StreamServerInterceptor{
+		logging.StreamServerInterceptor(logger, logOptions...),
+		mapStream(cfg.MapError),
+		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(recovered(cfg))),
+		selector.StreamServerInterceptor(authorizer(cfg.Authorize).stream, guarded),
+	}
+	if cfg.Metrics != nil {
+		stream = append([]grpc.StreamServerInterceptor{cfg.Metrics.rpc.StreamServerInterceptor()}, stream...)
+	}
+	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unaryChain(cfg)...), grpc.ChainStreamInterceptor(stream...)}
+}
+
+// unaryChain returns the interceptors, outermost first: metrics, logs, error map, recovery, authorization. Metrics and
+// logs thus see the code that the caller gets, and a panic in the authorization is recovered like one in a handler.
+func unaryChain(cfg ServerConfig) []grpc.UnaryServerInterceptor {
+	logger, logOptions := logs(cfg)
+	unary := []grpc.UnaryServerInterceptor{
+		logging.UnaryServerInterceptor(logger, logOptions...),
+		mapUnary(cfg.MapError),
+		recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(recovered(cfg))),
+		selector.UnaryServerInterceptor(authorizer(cfg.Authorize).unary, guarded),
+	}
+	if cfg.Metrics != nil {
+		unary = append([]grpc.UnaryServerInterceptor{cfg.Metrics.rpc.UnaryServerInterceptor()}, unary...)
+	}
+	return unary
+}
+
+func logs(cfg ServerConfig) (logging.Logger, []logging.Option) {
 	logger := logging.LoggerFunc(func(ctx context.Context, level logging.Level, message string, fields ...any) {
 		cfg.Logger.Log(ctx, slog.Level(level), message, fields...) //nolint:sloglint // the middleware's own two messages
 	})
-	logOptions := []logging.Option{
+	return logger, []logging.Option{
 		logging.WithLogOnEvents(logging.FinishCall),
 		logging.WithLevels(levelOf),
 		logging.WithFieldsFromContext(peerFields),
 		logging.WithDisableLoggingFields(logging.SystemTag[0], logging.ComponentFieldKey),
 	}
-	restore := recovery.WithRecoveryHandlerContext(recovered(cfg))
-	guard := authorizer(cfg.Authorize)
-	guarded := selector.MatchFunc(func(_ context.Context, call interceptors.CallMeta) bool {
-		return !open(call.FullMethod())
-	})
-	unary := []grpc.UnaryServerInterceptor{
-		logging.UnaryServerInterceptor(logger, logOptions...),
-		mapUnary(cfg.MapError),
-		recovery.UnaryServerInterceptor(restore),
-		selector.UnaryServerInterceptor(guard.unary, guarded),
-	}
-	stream := []grpc.StreamServerInterceptor{
-		logging.StreamServerInterceptor(logger, logOptions...),
-		mapStream(cfg.MapError),
-		recovery.StreamServerInterceptor(restore),
-		selector.StreamServerInterceptor(guard.stream, guarded),
-	}
-	if cfg.Metrics != nil {
-		unary = append([]grpc.UnaryServerInterceptor{cfg.Metrics.rpc.UnaryServerInterceptor()}, unary...)
-		stream = append([]grpc.StreamServerInterceptor{cfg.Metrics.rpc.StreamServerInterceptor()}, stream...)
-	}
-	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unary...), grpc.ChainStreamInterceptor(stream...)}
 }
+
+// guarded matches what is authorized.
+var guarded = selector.MatchFunc(func(_ context.Context, call interceptors.CallMeta) bool {
+	return !open(call.FullMethod())
+})
 
 // open says whether a method needs no more than a verified certificate: health and reflection.
 func open(fullMethod string) bool {
