@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/antipode-registry/antipode/internal/config"
+	"github.com/antipode-registry/antipode/internal/httpaccess"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
 )
 
@@ -34,7 +36,17 @@ type notificationsSettings struct {
 }
 
 type httpSettings struct {
-	Listen string `yaml:"listen"`
+	Listen           string        `yaml:"listen"`
+	ViewTokenFile    string        `yaml:"view_token_file"`
+	ControlTokenFile string        `yaml:"control_token_file"`
+	Hosts            []string      `yaml:"hosts"`
+	Proxy            proxySettings `yaml:"proxy"`
+}
+
+type proxySettings struct {
+	Header      string   `yaml:"header"`
+	Trusted     []string `yaml:"trusted"`
+	Controllers []string `yaml:"controllers"`
 }
 
 type grpcSettings struct {
@@ -88,7 +100,7 @@ func (s *settings) check(p *config.Problems) {
 	}
 	p.CheckNumber("registry.concurrency", s.Registry.Concurrency, 1, 1024)
 	p.CheckFile("notifications.secret_file", s.Notifications.SecretFile)
-	p.CheckListen("http.listen", s.HTTP.Listen)
+	s.HTTP.check(p)
 	p.CheckListen("grpc.listen", s.GRPC.Listen)
 	p.CheckFile("grpc.cert_file", s.GRPC.CertFile)
 	p.CheckFile("grpc.key_file", s.GRPC.KeyFile)
@@ -147,4 +159,29 @@ func (s *settings) advertised() string {
 		return s.Registry.AdvertiseURL
 	}
 	return s.Registry.URL
+}
+
+func (s *httpSettings) check(p *config.Problems) {
+	p.CheckListen("http.listen", s.Listen)
+	if s.ViewTokenFile != "" {
+		p.CheckFile("http.view_token_file", s.ViewTokenFile)
+	}
+	if s.ControlTokenFile != "" {
+		p.CheckFile("http.control_token_file", s.ControlTokenFile)
+	}
+	for i, name := range s.Hosts {
+		p.CheckHost(fmt.Sprintf("http.hosts[%d]", i), name)
+	}
+	p.CheckProxy("http.proxy", s.Proxy.Header, s.Proxy.Trusted)
+	if s.Proxy.Header == "" && len(s.Proxy.Controllers) > 0 {
+		p.Add("http.proxy.controllers", "needs http.proxy.header, which names the users")
+	}
+}
+
+// access is who may look and control over HTTP.
+func (s *httpSettings) access(logger *slog.Logger) httpaccess.Config {
+	return httpaccess.Config{
+		ViewTokenFile: s.ViewTokenFile, ControlTokenFile: s.ControlTokenFile, Hosts: s.Hosts, ProxyHeader: s.Proxy.Header,
+		ProxyTrusted: config.Prefixes(s.Proxy.Trusted), Controllers: s.Proxy.Controllers, Logger: logger,
+	}
 }

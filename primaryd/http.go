@@ -7,13 +7,19 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/antipode-registry/antipode/internal/gateway"
 	"github.com/antipode-registry/antipode/primaryd/internal/dashboard"
 	"github.com/antipode-registry/antipode/primaryd/internal/notification"
 )
 
 // handler is everything that primaryd serves over HTTP.
-func (d *daemon) handler() http.Handler {
+func (d *daemon) handler(ctx context.Context) (http.Handler, error) {
+	api, err := gateway.Primary(ctx, d.local)
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
+	mux.Handle("/api/", d.room.Admit(api, nil))
 	mux.Handle("/notifications", notification.NewHandler(notification.Options{
 		Secret: d.secret, Appender: d.feed, Logger: d.logger, Metrics: notification.NewMetrics(d.metrics),
 		Untagged: d.lister.HasReferrersAPI,
@@ -28,7 +34,7 @@ func (d *daemon) handler() http.Handler {
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", d.ready)
-	return mux
+	return mux, nil
 }
 
 // ready answers 200 while notifications can be stored. The registry's health is not part of it: its notifications must

@@ -47,7 +47,6 @@ func opened(t *testing.T) *daemon {
 	if err := d.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_ = d.handler() // it registers the metrics of the notifications
 	t.Cleanup(func() {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()

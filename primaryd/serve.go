@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"time"
 	"unicode"
@@ -14,10 +15,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 	"github.com/antipode-registry/antipode/internal/cli"
 	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/gateway"
+	"github.com/antipode-registry/antipode/internal/httpaccess"
 	"github.com/antipode-registry/antipode/internal/link"
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/internal/telemetry"
@@ -67,7 +71,11 @@ type daemon struct {
 	requests *request.Desk
 	sweeper  *sweep.Sweeper
 	server   *link.Server
+	locator  *request.Locator
+	local    *link.Local // the services, for what answers them over HTTP
+	room     *httpaccess.Room
 	http     net.Listener
+	web      http.Handler
 }
 
 // serve builds the parts, from the database up, and runs them until ctx ends or one of them fails.
@@ -107,7 +115,7 @@ func (d *daemon) fronts(ctx context.Context) error {
 	group.Go(func() error { return d.nodes.Run(ctx) })
 	group.Go(func() error { return d.sweeper.Run(ctx) })
 	group.Go(func() error { return d.server.Run(ctx) })
-	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.handler(), d.logger) })
+	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.web, d.logger) })
 	return group.Wait()
 }
 
@@ -139,33 +147,43 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	d.sweeper = sweep.New(d.registry, d.lister, d.feed, sweep.Options{
 		Interval: time.Duration(d.cfg.Sweep.Interval), Logger: d.logger, Metrics: sweep.NewMetrics(d.metrics),
 	})
+	if d.room, err = httpaccess.Open(d.cfg.HTTP.access(d.logger)); err != nil {
+		return err
+	}
 	if d.http, err = (&net.ListenConfig{}).Listen(ctx, "tcp", d.cfg.HTTP.Listen); err != nil {
 		return fmt.Errorf("http.listen: %w", err)
 	}
-	return d.listenGRPC() //nolint:contextcheck // handlers take the contexts of their streams
+	if err := d.listenGRPC(); err != nil { //nolint:contextcheck // handlers take the contexts of their streams
+		return err
+	}
+	d.web, err = d.handler(ctx)
+	return err
 }
 
 func (d *daemon) listenGRPC() (err error) {
 	access := service.Access{Nodes: d.nodes, Operators: d.cfg.operators()}
-	d.server, err = link.Listen(link.ServerConfig{
+	cfg := link.ServerConfig{
 		Listen: d.cfg.GRPC.Listen, CertFile: d.cfg.GRPC.CertFile, KeyFile: d.cfg.GRPC.KeyFile,
 		ClientCAFile: d.cfg.GRPC.ClientCAFile, Logger: d.logger, Metrics: link.NewMetrics(d.metrics),
 		Authorize: access.Authorize, MapError: service.MapError,
-	})
-	if err != nil {
+	}
+	if d.server, err = link.Listen(cfg); err != nil {
 		return fmt.Errorf("grpc: %w", err)
 	}
-	antipodev1.RegisterFeedServiceServer(d.server.GRPC(), service.NewFeedService(
-		access, d.feed, d.lister, service.FeedOptions{
-			Heartbeat: time.Duration(d.cfg.GRPC.Heartbeat), RegistryURL: d.cfg.advertised(), Version: telemetry.Version(),
-			Stopping: d.server.Stopping(), Requests: d.requests, Metrics: service.NewMetrics(d.metrics),
-		}))
+	d.local = link.NewLocal(cfg, link.Identity{Role: link.RoleOperator, Name: "http", Self: true}, gateway.PrimaryMethods...)
+	d.locator = request.NewLocator(d.requests, d.nodes, d.registry)
+	feeds := service.NewFeedService(access, d.feed, d.lister, service.FeedOptions{
+		Heartbeat: time.Duration(d.cfg.GRPC.Heartbeat), RegistryURL: d.cfg.advertised(), Version: telemetry.Version(),
+		Stopping: d.server.Stopping(), Requests: d.requests, Metrics: service.NewMetrics(d.metrics),
+	})
 	service.RegisterNodeMetrics(d.metrics, d.nodes, d.feed)
-	antipodev1.RegisterNodeServiceServer(d.server.GRPC(), service.NewNodeService(
-		access, d.feed, service.NodeOptions{
-			ReportWithin: reportWithin, Stopping: d.server.Stopping(), Requests: d.requests,
-			Locator: request.NewLocator(d.requests, d.nodes, d.registry),
-		}))
+	nodes := service.NewNodeService(access, d.feed, service.NodeOptions{
+		ReportWithin: reportWithin, Stopping: d.server.Stopping(), Requests: d.requests, Locator: d.locator,
+	})
+	for _, registrar := range []grpc.ServiceRegistrar{d.server.GRPC(), d.local} {
+		antipodev1.RegisterFeedServiceServer(registrar, feeds)
+		antipodev1.RegisterNodeServiceServer(registrar, nodes)
+	}
 	return nil
 }
 

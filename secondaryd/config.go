@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
 
 	"github.com/antipode-registry/antipode/internal/config"
+	"github.com/antipode-registry/antipode/internal/httpaccess"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
@@ -67,7 +69,15 @@ type brakeSettings struct {
 }
 
 type httpSettings struct {
-	Listen string `yaml:"listen"`
+	Listen        string        `yaml:"listen"`
+	ViewTokenFile string        `yaml:"view_token_file"`
+	Hosts         []string      `yaml:"hosts"`
+	Proxy         proxySettings `yaml:"proxy"`
+}
+
+type proxySettings struct {
+	Header  string   `yaml:"header"`
+	Trusted []string `yaml:"trusted"`
 }
 
 type grpcSettings struct {
@@ -128,7 +138,7 @@ func (s *settings) check(p *config.Problems) {
 	}
 	p.CheckNumber("registry.concurrency", s.Registry.Concurrency, 1, 1024)
 	s.checkPolicy(p)
-	p.CheckListen("http.listen", s.HTTP.Listen)
+	s.HTTP.check(p)
 	p.CheckListen("grpc.listen", s.GRPC.Listen)
 	p.CheckFile("grpc.cert_file", s.GRPC.CertFile)
 	p.CheckFile("grpc.key_file", s.GRPC.KeyFile)
@@ -210,4 +220,23 @@ func matches(globs []string, name string) bool {
 		}
 	}
 	return false
+}
+
+func (s *httpSettings) check(p *config.Problems) {
+	p.CheckListen("http.listen", s.Listen)
+	if s.ViewTokenFile != "" {
+		p.CheckFile("http.view_token_file", s.ViewTokenFile)
+	}
+	for i, name := range s.Hosts {
+		p.CheckHost(fmt.Sprintf("http.hosts[%d]", i), name)
+	}
+	p.CheckProxy("http.proxy", s.Proxy.Header, s.Proxy.Trusted)
+}
+
+// access is who may look over HTTP.
+func (s *httpSettings) access(logger *slog.Logger) httpaccess.Config {
+	return httpaccess.Config{
+		ViewTokenFile: s.ViewTokenFile, Hosts: s.Hosts, ProxyHeader: s.Proxy.Header,
+		ProxyTrusted: config.Prefixes(s.Proxy.Trusted), Logger: logger,
+	}
 }

@@ -6,17 +6,24 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/antipode-registry/antipode/internal/gateway"
 )
 
 // handler is everything that secondaryd serves over HTTP.
-func (d *daemon) handler() http.Handler {
+func (d *daemon) handler(ctx context.Context) (http.Handler, error) {
+	api, err := gateway.Secondary(ctx, d.local)
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
+	mux.Handle("/api/", d.room.Admit(api, nil))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", d.ready)
-	return mux
+	return mux, nil
 }
 
 // ready answers 200 while the site can do its work: its database and its registry answer. The primary is not part of

@@ -51,7 +51,6 @@ func opened(t *testing.T) *daemon {
 	if err := d.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_ = d.handler()
 	t.Cleanup(func() {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()

@@ -6,17 +6,21 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/antipode-registry/antipode/client"
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 	"github.com/antipode-registry/antipode/internal/cli"
 	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/gateway"
+	"github.com/antipode-registry/antipode/internal/httpaccess"
 	"github.com/antipode-registry/antipode/internal/link"
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/internal/telemetry"
@@ -71,7 +75,10 @@ type daemon struct {
 	reporter *service.Reporter
 	sweeper  *sweep.Sweeper
 	server   *link.Server
+	local    *link.Local // the services, for what answers them over HTTP
+	room     *httpaccess.Room
 	http     net.Listener
+	web      http.Handler
 }
 
 // serve builds the parts, from the database up, and runs them until ctx ends or one of them fails.
@@ -89,7 +96,7 @@ func serve(ctx context.Context, cfg *settings, logger *slog.Logger) error {
 	group.Go(func() error { return d.reporter.Run(ctx) })
 	group.Go(func() error { return d.sweeper.Run(ctx) })
 	group.Go(func() error { return d.server.Run(ctx) })
-	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.handler(), d.logger) })
+	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.web, d.logger) })
 	err := group.Wait()
 	d.logger.Info("stopped")
 	return errors.Join(err, d.close())
@@ -176,29 +183,39 @@ func (d *daemon) openEngine(context.Context) error {
 }
 
 func (d *daemon) listen(ctx context.Context) (err error) {
+	if d.room, err = httpaccess.Open(d.cfg.HTTP.access(d.logger)); err != nil {
+		return err
+	}
 	if d.http, err = (&net.ListenConfig{}).Listen(ctx, "tcp", d.cfg.HTTP.Listen); err != nil {
 		return fmt.Errorf("http.listen: %w", err)
 	}
-	return d.listenGRPC() //nolint:contextcheck // handlers take the contexts of their streams
+	if err := d.listenGRPC(); err != nil { //nolint:contextcheck // handlers take the contexts of their streams
+		return err
+	}
+	d.web, err = d.handler(ctx)
+	return err
 }
 
 func (d *daemon) listenGRPC() (err error) {
 	access := service.Access{Node: d.cfg.Node, Operators: d.cfg.Operators}
-	d.server, err = link.Listen(link.ServerConfig{
+	cfg := link.ServerConfig{
 		Listen: d.cfg.GRPC.Listen, CertFile: d.cfg.GRPC.CertFile, KeyFile: d.cfg.GRPC.KeyFile,
 		ClientCAFile: d.cfg.GRPC.ClientCAFile, Logger: d.logger, Metrics: link.NewMetrics(d.metrics),
 		Authorize: access.Authorize, MapError: service.MapError,
-	})
-	if err != nil {
+	}
+	if d.server, err = link.Listen(cfg); err != nil {
 		return fmt.Errorf("grpc: %w", err)
 	}
+	d.local = link.NewLocal(cfg, link.Identity{Role: link.RoleOperator, Name: "http", Self: true}, gateway.SecondaryMethods...)
 	status := service.NewStatus(service.StatusSources{
 		Version: telemetry.Version(), StartedAt: d.started, Tracking: d.tracking, Database: d.db, Registry: d.site,
 		Follower: d.follower, Engine: d.engine, Bytes: d.engine.Bytes,
 	})
 	service.RegisterMetrics(d.metrics, status)
-	antipodev1.RegisterReplicationServiceServer(d.server.GRPC(),
-		service.NewReplicationService(d.cfg.Node, d.tracking, d.engine, status))
+	replication := service.NewReplicationService(d.cfg.Node, d.tracking, d.engine, status)
+	for _, registrar := range []grpc.ServiceRegistrar{d.server.GRPC(), d.local} {
+		antipodev1.RegisterReplicationServiceServer(registrar, replication)
+	}
 	d.reporter = service.NewReporter(d.cfg.Node, status, d.primary, d.tracking.Watch, d.logger)
 	return nil
 }

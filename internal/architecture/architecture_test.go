@@ -43,6 +43,7 @@ func places() map[string]place {
 		"internal/registry":              {floor: foundation, oras: true},
 		"internal/reference":             {floor: foundation, test: true},
 		"internal/httpaccess":            {floor: foundation},
+		"internal/gateway":               {floor: equipment, wire: true},
 		"internal/registrytest":          {floor: foundation, test: true},
 		"internal/telemetry":             {floor: foundation},
 		"client":                         {floor: equipment, wire: true, shut: true},

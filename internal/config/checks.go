@@ -2,11 +2,14 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
 
@@ -135,5 +138,48 @@ func (p *Problems) CheckName(key, name string) {
 	}
 	if err := link.ValidName(name); err != nil {
 		p.Add(key, "%s", err)
+	}
+}
+
+// CheckProxy reports a reverse proxy that is configured by halves: the header that carries the user's name, and the
+// prefixes of the addresses that it counts from.
+func (p *Problems) CheckProxy(key, header string, trusted []string) {
+	switch {
+	case header == "" && len(trusted) > 0:
+		p.Add(key+".header", "is required with %s.trusted", key)
+	case header != "" && len(trusted) == 0:
+		p.Add(key+".trusted", "is required with %s.header: without it the header would count from nobody", key)
+	case strings.ContainsFunc(header, func(r rune) bool { return r != '-' && !isAlphanumeric(r) }):
+		p.Add(key+".header", "%q is not the name of a header", header)
+	}
+	for i, prefix := range trusted {
+		if _, err := netip.ParsePrefix(prefix); err != nil {
+			p.Add(fmt.Sprintf("%s.trusted[%d]", key, i), "expected a prefix such as 10.1.0.0/16 or ::1/128, got %q", prefix)
+		}
+	}
+}
+
+func isAlphanumeric(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
+
+// Prefixes are those that CheckProxy found no fault with.
+func Prefixes(texts []string) []netip.Prefix {
+	prefixes := make([]netip.Prefix, 0, len(texts))
+	for _, text := range texts {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	return prefixes
+}
+
+// CheckHost reports a value that is not the name of a host alone.
+func (p *Problems) CheckHost(key, name string) {
+	if !p.required(key, name) {
+		return
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return r != '-' && r != '.' && !isAlphanumeric(r) }) {
+		p.Add(key, "expected a name such as status.example.com, without scheme and port, got %q", name)
 	}
 }

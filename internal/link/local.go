@@ -55,14 +55,14 @@ func (l *Local) Invoke(ctx context.Context, method string, args, reply any, _ ..
 	}
 	// The handler gets a message of its own, as it would from the wire.
 	decode := func(into any) error {
-		proto.Merge(into.(proto.Message), args.(proto.Message)) //nolint:errcheck // generated code passes messages
+		proto.Merge(into.(proto.Message), args.(proto.Message))
 		return nil
 	}
 	response, err := handler.call(handler.service, ContextWithIdentity(ctx, l.identity), decode, l.intercept)
 	if err != nil {
 		return err
 	}
-	proto.Merge(reply.(proto.Message), response.(proto.Message)) //nolint:errcheck // likewise
+	proto.Merge(reply.(proto.Message), response.(proto.Message))
 	return nil
 }
 
