@@ -51,7 +51,7 @@ type parts struct {
 }
 
 // newParts configures the nodes eu, which may see everything, and team, which may see team/**, and the operator ops.
-func newParts(t *testing.T, db *database.DB) *parts {
+func newParts(t testing.TB, db *database.DB) *parts {
 	t.Helper()
 	p := &parts{db: db, registry: &stub{}, stopping: make(chan struct{})}
 	var err error
