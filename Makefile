@@ -110,6 +110,21 @@ test-fast: tools ## The tests alone, without the race detector
 demo: $(DEMO_STAMPS) build ## Show two registries and both daemons at work; ONESHOT=1 checks and exits
 	@ONESHOT='$(ONESHOT)' go run ./demo
 
+# What `make bench` measures beside the pair; skopeo is a distribution's to install.
+PEERS := \
+	regsync=github.com/regclient/regclient/cmd/regsync@v0.11.7 \
+	oras=oras.land/oras/cmd/oras@v1.3.6
+$(foreach tool,$(PEERS),$(eval $(call install,$(tool))))
+WORKLOADS ?= W1
+PROGRAMS ?= floor,antipode,regsync,crane,oras
+RTT ?= 0s
+RUNS ?= 1
+
+.PHONY: bench
+bench: tools build $(foreach tool,$(PEERS),$(call stamp,$(tool))) ## Measure the pair beside other copiers: WORKLOADS=W1,...,W6 PROGRAMS=... RTT=0s,50ms RUNS=3
+	@ANTIPODE_BENCH_WORKLOADS=$(WORKLOADS) ANTIPODE_BENCH_PROGRAMS=$(PROGRAMS) ANTIPODE_BENCH_RTT=$(RTT) \
+		ANTIPODE_BENCH_RESULTS=$(CURDIR)/bench.jsonl go test ./bench -run '^$$' -bench Copy -benchtime $(RUNS)x -timeout 6h
+
 .PHONY: clean
 clean: ## Remove what was built; the tools in .tools/ stay
 	@rm -rf bin .demo

@@ -214,7 +214,7 @@ func chosen(variable, name string) bool {
 func rtts(b *testing.B) []time.Duration {
 	b.Helper()
 	var all []time.Duration
-	for _, text := range strings.Split(os.Getenv("ANTIPODE_BENCH_RTT"), ",") {
+	for text := range strings.SplitSeq(os.Getenv("ANTIPODE_BENCH_RTT"), ",") {
 		if text == "" {
 			text = "0s"
 		}

@@ -38,7 +38,6 @@ type pair struct {
 
 	primary, secondary *exec.Cmd
 	site               string // address of secondaryd's gRPC
-	connections        []*grpc.ClientConn
 }
 
 func (*pair) name() string { return "antipode" }

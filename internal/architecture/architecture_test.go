@@ -64,7 +64,7 @@ func places() map[string]place {
 		"primaryd/internal/doctor":       {floor: fronts, wire: true},
 		"primaryd/internal/request":      {floor: intake},
 		"primaryd/internal/service":      {floor: fronts, wire: true},
-		"primaryd/internal/setup":          {floor: fronts},
+		"primaryd/internal/setup":        {floor: fronts},
 		"primaryd/internal/sweep":        {floor: workers},
 		"secondaryd/internal/follow":     {floor: workers},
 		"secondaryd/internal/replicate":  {floor: workers},
@@ -75,6 +75,7 @@ func places() map[string]place {
 		"primaryd":                       {floor: mains, wire: true},
 		"secondaryd":                     {floor: mains, wire: true},
 		"deploy":                         {floor: outside, test: true},
+		"bench":                          {floor: outside, wire: true, test: true},
 		"e2e":                            {floor: outside, wire: true, test: true},
 		"internal/architecture":          {floor: outside, test: true},
 	}

@@ -48,6 +48,7 @@ func fillFeed(b *testing.B, f *feed.Feed, repositories int) {
 // catchUp reads the whole feed in the pages that a subscription takes. The heap that lives at the end of each of ten
 // parts of the way says whether memory grows with what was read.
 func catchUp(b *testing.B, f *feed.Feed, repositories int) {
+	b.Helper()
 	const page, parts = 500, 10
 	for b.Loop() {
 		began := time.Now()
@@ -87,6 +88,7 @@ func liveHeap() uint64 {
 
 // ingest has 64 callers, each with one change at a time, as 64 connections of registries have.
 func ingest(b *testing.B, f *feed.Feed, repositories int) {
+	b.Helper()
 	const callers, each = 64, 200
 	for b.Loop() {
 		took := make([]time.Duration, callers*each)

@@ -46,6 +46,7 @@ func BenchmarkNotifications(b *testing.B) {
 }
 
 func flood(b *testing.B, url string) {
+	b.Helper()
 	const connections, each = 64, 200
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections}}
 	defer client.CloseIdleConnections()

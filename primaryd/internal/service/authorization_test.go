@@ -54,6 +54,8 @@ func identities() map[string]struct {
 }
 
 // calls are the RPCs as they are documented: what a node and an operator get. A stranger gets UNAUTHENTICATED.
+//
+//nolint:funlen // a table
 func calls() map[string]struct {
 	call           func(ctx context.Context, conn *grpc.ClientConn) error
 	node, operator codes.Code

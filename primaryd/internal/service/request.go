@@ -149,7 +149,7 @@ func answerFromProto(p *antipodev1.SiteAnswer) (answer request.Answer, ok bool) 
 	case *antipodev1.SiteAnswer_Refusal:
 		code := max(0, outcome.Refusal.GetCode())
 		return request.Answer{Refusal: &request.Refusal{
-			Code: uint32(code), Message: clip(outcome.Refusal.GetMessage()), //nolint:gosec // G115: not negative
+			Code: uint32(code), Message: clip(outcome.Refusal.GetMessage()),
 		}}, true
 	case *antipodev1.SiteAnswer_Pause:
 		return request.Answer{Kind: request.Pause}, true
