@@ -187,6 +187,7 @@ func (h *handler) noted(ctx context.Context, said parsed) {
 	}
 	for _, instance := range said.instances {
 		if h.isNew(instance) {
+			h.Metrics.restarts.Inc()
 			h.Logger.InfoContext(ctx, "a registry instance not seen before notifies", "instance", instance)
 			if h.OnInstance != nil {
 				h.OnInstance(instance)

@@ -179,17 +179,21 @@ func TestMetrics(t *testing.T) {
 	post(t, h, nil, pushOfATag)
 	post(t, h, nil, `{"events":[5,{"action":"push","target":{"repository":"A","tag":"v"}},{"action":"pull"}]}`)
 	post(t, h, nil, "x")
+	post(t, h, nil, `{"events":[{"source":{"instanceID":"a"}},{"source":{"instanceID":"b"}},{"source":{"instanceID":"a"}}]}`)
 	want := `
 # HELP antipode_notification_events_total Events in notifications by what became of them: change, ignored, untagged, invalid, malformed.
 # TYPE antipode_notification_events_total counter
 antipode_notification_events_total{result="change"} 1
-antipode_notification_events_total{result="ignored"} 1
+antipode_notification_events_total{result="ignored"} 4
 antipode_notification_events_total{result="invalid"} 1
 antipode_notification_events_total{result="malformed"} 1
 antipode_notification_events_total{result="untagged"} 0
+# HELP antipode_notification_instance_changes_total Instances of the registry that began to notify after another: each may have lost what it had not delivered.
+# TYPE antipode_notification_instance_changes_total counter
+antipode_notification_instance_changes_total 1
 # HELP antipode_notifications_total Notifications by what they were answered: accepted, method, unauthorized, too_large, unparseable, unavailable.
 # TYPE antipode_notifications_total counter
-antipode_notifications_total{result="accepted"} 2
+antipode_notifications_total{result="accepted"} 3
 antipode_notifications_total{result="method"} 0
 antipode_notifications_total{result="too_large"} 0
 antipode_notifications_total{result="unauthorized"} 0
@@ -197,7 +201,7 @@ antipode_notifications_total{result="unavailable"} 0
 antipode_notifications_total{result="unparseable"} 1
 `
 	err := testutil.GatherAndCompare(registry, strings.NewReader(want),
-		"antipode_notification_events_total", "antipode_notifications_total")
+		"antipode_notification_events_total", "antipode_notifications_total", "antipode_notification_instance_changes_total")
 	if err != nil {
 		t.Error(err)
 	}

@@ -11,6 +11,7 @@ type Metrics struct {
 	events        *prometheus.CounterVec
 	seconds       prometheus.Histogram
 	last          *prometheus.GaugeVec
+	restarts      prometheus.Counter
 }
 
 // NewMetrics registers the handler's metrics; a nil registerer registers them nowhere.
@@ -34,6 +35,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "antipode_notification_last_timestamp_seconds",
 			Help: "When a notification was last answered so since the start; 0 = never. Accepted ones without events do not count.",
 		}, []string{"result"}),
+		restarts: factory.NewCounter(prometheus.CounterOpts{
+			Name: "antipode_notification_instance_changes_total",
+			Help: "Instances of the registry that began to notify after another: each may have lost what it had not delivered.",
+		}),
 	}
 	// From the start at zero, so that the first refusal is an increase to whoever watches.
 	for _, answer := range []answer{accepted, wrongMethod, unauthorized, tooLarge, unparseable, unavailable} {

@@ -143,6 +143,9 @@ func (e *Engine) run(ctx context.Context, lease *tracking.Lease, asked time.Time
 		e.opts.Metrics.synced("lost", "", time.Since(began))
 		return
 	}
+	if outcome.Synced {
+		e.opts.Metrics.arrived(lease, time.Now())
+	}
 	e.report(log, outcome, time.Since(began))
 }
 

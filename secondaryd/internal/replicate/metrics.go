@@ -4,12 +4,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
 
 // Metrics counts syncs. A nil *Metrics counts nothing.
 type Metrics struct {
 	syncs   *prometheus.CounterVec
 	seconds prometheus.Histogram
+	arrival prometheus.Histogram
 	tags    *prometheus.CounterVec
 	brakes  *prometheus.CounterVec
 	damages prometheus.Counter
@@ -35,7 +38,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.damages = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "antipode_verify_damaged_total", Help: "Manifests found incomplete or damaged on the site by verification.",
 	})
-	reg.MustRegister(m.syncs, m.seconds, m.tags, m.brakes, m.damages)
+	m.arrival = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "antipode_push_to_pullable_seconds",
+		Help:    "From a change at the primary, by its event's own time, to the end of the sync that brought it; live changes alone.",
+		Buckets: []float64{.1, .25, .5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 900, 3600},
+		// Native as well, for those who scrape such: any quantile, whatever a site's promise is.
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
+	})
+	reg.MustRegister(m.arrival, m.syncs, m.seconds, m.tags, m.brakes, m.damages)
 	return m
 }
 
@@ -44,6 +54,16 @@ func (m *Metrics) synced(result, side string, took time.Duration) {
 		m.syncs.WithLabelValues(result, side).Inc()
 		m.seconds.Observe(took.Seconds())
 	}
+}
+
+// arrived observes how long what a sync brought was on its way. Backfill, resyncs and verifications were waited for by
+// nobody, and do not count.
+func (m *Metrics) arrived(lease *tracking.Lease, now time.Time) {
+	live := lease.Class == tracking.Live && lease.Verify == tracking.TagsOnly && lease.Synced >= 0
+	if m == nil || !live || lease.ChangedAt.IsZero() {
+		return
+	}
+	m.arrival.Observe(max(0, now.Sub(lease.ChangedAt).Seconds())) // clocks may differ
 }
 
 func (m *Metrics) changed(result applied) {

@@ -305,3 +305,36 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%v tags counted", n)
 	}
 }
+
+// TestArrivalsAreMeasuredFromTheEvent counts live changes alone, by the time that their event told.
+func TestArrivalsAreMeasuredFromTheEvent(t *testing.T) {
+	t.Parallel()
+	metrics := prometheus.NewRegistry()
+	s := memoryStage(t, func(o *replicate.Options) { o.Metrics = replicate.NewMetrics(metrics) })
+	pushed := time.Now().Add(-90 * time.Second)
+	s.push("team/app", "v1")
+	s.deliver(tracking.Change{Repository: "team/app", Revision: 1, ChangedAt: pushed, Class: tracking.Live})
+	s.settle()
+	s.push("team/old", "v1")
+	s.deliver(tracking.Change{Repository: "team/old", Revision: 2, ChangedAt: pushed, Class: tracking.Backfill})
+	s.settle()
+	s.resync("team/app") // nobody waits for it
+	s.wantEqual("team/app")
+	s.wantEqual("team/old")
+	s.stop() // counts are made after the row was written
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "antipode_push_to_pullable_seconds" {
+			continue
+		}
+		h := family.GetMetric()[0].GetHistogram()
+		if h.GetSampleCount() != 1 || h.GetSampleSum() < 90 || len(h.GetPositiveSpan()) == 0 {
+			t.Errorf("%d arrivals in %v seconds, native buckets %v", h.GetSampleCount(), h.GetSampleSum(), h.GetPositiveSpan())
+		}
+		return
+	}
+	t.Error("arrivals are not measured")
+}

@@ -78,20 +78,24 @@ const claimQuery = `SELECT name FROM repository WHERE class = $1 AND due_at <= $
 
 func (s *Store) claimClass(ctx context.Context, tx *database.Tx, owner string, class Class, now int64) (*Lease, error) {
 	lease := &Lease{Owner: owner, Class: class}
+	var changed sql.NullInt64
 	// A lease that was not ended was a worker's that died, maybe between a write to the registry and its record.
 	err := tx.QueryRowContext(ctx, `UPDATE repository SET lease_until = $3, lease_owner = $4, fence = fence + 1,
 		tag_sum = CASE WHEN lease_until > 0 THEN '' ELSE tag_sum END,
 		relist = FALSE, changed_since_claim_at = NULL WHERE name = (`+claimQuery+tx.SkipLocked()+`)
 		RETURNING name, wanted_revision, synced_revision, fence, tag_count, tag_sum, verify, held_reason, released,
-		failures`,
+		failures, oldest_unsynced_at`,
 		int64(class), now, now+s.opts.Lease.Milliseconds(), owner,
 	).Scan(&lease.Repository, &lease.Wanted, &lease.Synced, &lease.Fence, &lease.TagCount, &lease.Sum, &lease.Verify, &lease.Held,
-		&lease.Released, &lease.Failures)
+		&lease.Released, &lease.Failures, &changed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // nothing is due
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lease a repository: %w", err)
+	}
+	if changed.Valid {
+		lease.ChangedAt = time.UnixMilli(changed.Int64).UTC()
 	}
 	return lease, nil
 }

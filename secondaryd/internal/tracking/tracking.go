@@ -101,6 +101,7 @@ type Lease struct {
 	Held       string // why removals were withheld so far; empty when they were not
 	Released   bool   // an operator lifted the brake for this sync
 	Failures   int
+	ChangedAt  time.Time // when the oldest change happened that a success brings; zero where none is known
 }
 
 // Depth says how thoroughly a sync checks what the site holds, beyond its tags.
