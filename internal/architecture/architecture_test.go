@@ -77,6 +77,7 @@ func places() map[string]place {
 		"deploy":                         {floor: outside, test: true},
 		"bench":                          {floor: outside, wire: true, test: true},
 		"e2e":                            {floor: outside, wire: true, test: true},
+		"deploy/prometheus":              {floor: outside, test: true},
 		"internal/architecture":          {floor: outside, test: true},
 	}
 }
