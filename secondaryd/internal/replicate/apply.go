@@ -16,7 +16,7 @@ import (
 
 // copiesAtOnce bounds the graphs of one repository that are copied at the same time; the copier bounds the blobs of all
 // repositories together, and each registry's budget its requests.
-const copiesAtOnce = 8
+const copiesAtOnce = 16
 
 // applied is what came of a plan.
 type applied struct {
