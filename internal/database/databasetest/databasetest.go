@@ -129,3 +129,32 @@ func tryExecute(ctx context.Context, server, statement string) error {
 	_, err = conn.Exec(ctx, statement)
 	return err
 }
+
+// Snapshot copies the database of a URL, which nobody may be connected to, and returns the copy's URL.
+func Snapshot(t testing.TB, server, from string) string {
+	t.Helper()
+	to := NewDatabase(t, server)
+	Restore(t, server, to, from)
+	return to
+}
+
+// Restore puts a copy of the database `from`, or an empty one if that is "", in the place of the database of a URL.
+func Restore(t testing.TB, server, to, from string) {
+	t.Helper()
+	name := databaseName(t, to)
+	execute(t, server, "DROP DATABASE "+name+" WITH (FORCE)")
+	template := ""
+	if from != "" {
+		template = " TEMPLATE " + databaseName(t, from)
+	}
+	execute(t, server, "CREATE DATABASE "+name+template)
+}
+
+func databaseName(t testing.TB, of string) string {
+	t.Helper()
+	parsed, err := url.Parse(of)
+	if err != nil {
+		t.Fatal("databasetest: a database's URL is not a URL")
+	}
+	return strings.TrimPrefix(parsed.Path, "/")
+}
