@@ -82,6 +82,8 @@ type Event struct {
 	Head int64
 	// BackfillTo is the head when the stream began: changes up to it are history, those above it live.
 	BackfillTo int64
+	// Request is something that is asked of the caller, if it is a node; nil in every other event. Answer it.
+	Request *antipodev1.SiteRequest
 }
 
 // Nodes returns every node that the certificate may see, by name.
@@ -97,6 +99,15 @@ func (c *Client) Nodes(ctx context.Context) ([]*antipodev1.Node, error) {
 func (c *Client) Report(ctx context.Context, node string, s *antipodev1.NodeStatus) error {
 	if _, err := c.nodes.ReportStatus(ctx, &antipodev1.ReportStatusRequest{Node: node, Status: s}); err != nil {
 		return fmt.Errorf("report the status to the primary: %w", err)
+	}
+	return nil
+}
+
+// Answer tells the primary what came of a request. Only the node that was asked may. That nobody waits for the answer any
+// more is no error.
+func (c *Client) Answer(ctx context.Context, id string, answer *antipodev1.SiteAnswer) error {
+	if _, err := c.nodes.AnswerRequest(ctx, &antipodev1.AnswerRequestRequest{Id: id, Answer: answer}); err != nil {
+		return fmt.Errorf("answer a request of the primary: %w", err)
 	}
 	return nil
 }

@@ -100,7 +100,7 @@ func (s *subscription) receive() (message *antipodev1.SubscribeResponse, err err
 
 // take makes an event of a message. A kind that this version does not know is a sign of life.
 func (s *subscription) take(message *antipodev1.SubscribeResponse) (Event, error) {
-	s.event.Changes = nil
+	s.event.Changes, s.event.Request = nil, nil
 	hello := message.GetHello()
 	if first := s.event.FeedID == ""; first != (hello != nil) || first && hello.GetFeedId() == "" {
 		return Event{}, status.Error(codes.Internal, "the primary's stream does not begin with one hello")
@@ -117,6 +117,8 @@ func (s *subscription) take(message *antipodev1.SubscribeResponse) (Event, error
 				Repository: change.GetRepository(), Revision: change.GetRevision(), ChangedAt: change.GetChangedAt().AsTime(),
 			})
 		}
+	case *antipodev1.SubscribeResponse_Request:
+		s.event.Request = kind.Request
 	case *antipodev1.SubscribeResponse_Heartbeat:
 		s.event.Head, s.event.Cursor = kind.Heartbeat.GetHeadRevision(), kind.Heartbeat.GetCursorRevision()
 	}

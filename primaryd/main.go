@@ -21,7 +21,7 @@ func newRoot() *cobra.Command {
 		Short:   "The primary's side of Antipode: registry notifications in, changes to the sites out",
 		Version: telemetry.Version(),
 	}
-	root.AddCommand(newServe(), newNodes(), newRepositories(), newNotifications(), newDoctor(), newPKI())
+	root.AddCommand(newServe(), newNodes(), newRepositories(), newNotifications(), newWait(), newDoctor(), newPKI())
 	return root
 }
 

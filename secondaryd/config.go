@@ -10,6 +10,7 @@ import (
 	"github.com/antipode-registry/antipode/internal/config"
 	"github.com/antipode-registry/antipode/internal/httpaccess"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
+	"github.com/antipode-registry/antipode/secondaryd/internal/service"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
 
@@ -37,6 +38,8 @@ type primarySettings struct {
 	RegistryURL         string `yaml:"registry_url"`
 	RegistryCAFile      string `yaml:"registry_ca_file"`
 	RegistryConcurrency int    `yaml:"registry_concurrency"`
+	// Requests are what the primary's operators may ask of this site.
+	Requests []string `yaml:"requests"`
 }
 
 type registrySettings struct {
@@ -105,7 +108,7 @@ type logSettings struct {
 func loadSettings(path string) (*settings, error) {
 	s := &settings{
 		Database:    "sqlite:secondary.db",
-		Primary:     primarySettings{RegistryConcurrency: 16},
+		Primary:     primarySettings{RegistryConcurrency: 16, Requests: service.RequestKinds()},
 		Registry:    registrySettings{Concurrency: 16},
 		Replication: replicationSettings{Workers: 8, Blobs: 8, Include: []string{"**"}},
 		Deletions:   deletionsSettings{Enabled: true, Brake: brakeSettings{Share: 0.5, Count: 10, SiteShare: 0.2, SiteCount: 100}},
@@ -132,6 +135,9 @@ func (s *settings) check(p *config.Problems) {
 		p.CheckFile("primary.registry_ca_file", s.Primary.RegistryCAFile)
 	}
 	p.CheckNumber("primary.registry_concurrency", s.Primary.RegistryConcurrency, 1, 1024)
+	for i, kind := range s.Primary.Requests {
+		p.CheckOneOf(fmt.Sprintf("primary.requests[%d]", i), kind, service.RequestKinds()...)
+	}
 	p.CheckURL("registry.url", s.Registry.URL)
 	if s.Registry.CAFile != "" {
 		p.CheckFile("registry.ca_file", s.Registry.CAFile)

@@ -22,7 +22,7 @@ func newRoot() *cobra.Command {
 		Version: telemetry.Version(),
 	}
 	root.AddCommand(newServe(), newStatus(), newRepositories(), newDiff(), newExplain(), newResync(), newVerify(),
-		newRelease(), newRestore(), newPause(), newResume(), newDoctor())
+		newRelease(), newRestore(), newPause(), newResume(), newWait(), newPromote(), newDemote(), newDoctor())
 	return root
 }
 

@@ -73,6 +73,7 @@ type daemon struct {
 	engine   *replicate.Engine
 	follower *follow.Follower
 	reporter *service.Reporter
+	requests *service.Requests
 	sweeper  *sweep.Sweeper
 	server   *link.Server
 	local    *link.Local // the services, for what answers them over HTTP
@@ -93,6 +94,7 @@ func serve(ctx context.Context, cfg *settings, logger *slog.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.engine.Run(ctx) })
 	group.Go(func() error { return d.follower.Run(ctx) })
+	group.Go(func() error { return d.requests.Run(ctx) })
 	group.Go(func() error { return d.reporter.Run(ctx) })
 	group.Go(func() error { return d.sweeper.Run(ctx) })
 	group.Go(func() error { return d.server.Run(ctx) })
@@ -135,7 +137,10 @@ func (d *daemon) openPrimary(context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("primary: %w", err)
 	}
-	d.follower = follow.New(d.primary, d.tracking, follow.Options{Node: d.cfg.Node, Wants: d.cfg.wants, Logger: d.logger})
+	d.requests = service.NewRequests(d.tracking, d.primary, d.cfg.Primary.Requests, d.logger)
+	d.follower = follow.New(d.primary, d.tracking, follow.Options{
+		Node: d.cfg.Node, Wants: d.cfg.wants, Asked: func(e client.Event) { d.requests.Take(e.Request) }, Logger: d.logger,
+	})
 	return nil
 }
 
@@ -212,7 +217,11 @@ func (d *daemon) listenGRPC() (err error) {
 		Follower: d.follower, Engine: d.engine, Bytes: d.engine.Bytes,
 	})
 	service.RegisterMetrics(d.metrics, status)
-	replication := service.NewReplicationService(d.cfg.Node, d.tracking, d.engine, status)
+	replication := service.NewReplicationService(service.Parts{
+		Node: d.cfg.Node, Tracking: d.tracking, Engine: d.engine, Status: status, Primary: d.primary, Wants: d.cfg.wants,
+		Logger: d.logger,
+	})
+	d.requests.Serve(replication)
 	for _, registrar := range []grpc.ServiceRegistrar{d.server.GRPC(), d.local} {
 		antipodev1.RegisterReplicationServiceServer(registrar, replication)
 	}

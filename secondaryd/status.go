@@ -61,6 +61,8 @@ func printStatus(w io.Writer, resp *antipodev1.GetStatusResponse) {
 func stateOf(s *antipodev1.NodeStatus) string {
 	counts := s.GetRepositories()
 	switch {
+	case s.GetPromotedAt() != nil:
+		return "promoted " + cli.Age(s.GetPromotedAt().AsTime()) + "; follow the primary again with: secondaryd demote"
 	case s.GetPaused():
 		return "paused; go on with: secondaryd resume"
 	case len(s.GetProblems()) > 0:

@@ -61,7 +61,7 @@ func full() node.Status {
 	at := time.UnixMilli(1_700_000_000_123).UTC()
 	return node.Status{
 		Version: "v1", StartedAt: at, Uptime: time.Hour, Paused: true, Connected: true, FeedID: "F", CursorRevision: 7,
-		CursorMovedAt: at, HeadRevision: 9, PrimaryHeardAt: at, LagRevisions: 2, Lag: time.Second,
+		CursorMovedAt: at, HeadRevision: 9, PrimaryHeardAt: at, PromotedAt: at, LagRevisions: 2, Lag: time.Second,
 		Repositories:      node.RepositoryCounts{Total: 15, Synced: 5, Pending: 4, Syncing: 3, Failed: 2, Held: 1},
 		RegistryReachable: true, DatabaseReachable: true,
 		LastError: &node.SyncError{

@@ -25,6 +25,7 @@ const (
 	Degraded State = "degraded" // it reports, and something failed, is held, or cannot be reached
 	Paused   State = "paused"   // an operator paused it
 	Stale    State = "stale"    // it missed three reports
+	Promoted State = "promoted" // it follows this primary no more
 	Down     State = "down"     // it has not reported for five minutes
 )
 
@@ -79,6 +80,9 @@ func (n *Node) verdict(silent, interval time.Duration) (State, []string) {
 	}
 	problems := n.Status.reasons()
 	switch {
+	case !n.Status.PromotedAt.IsZero():
+		return Promoted, []string{fmt.Sprintf("It was promoted at %s and follows this primary no more.",
+			n.Status.PromotedAt.UTC().Format(time.RFC3339))}
 	case n.Status.Paused:
 		return Paused, append([]string{"An operator paused it."}, problems...)
 	case len(problems) > 0:

@@ -26,6 +26,7 @@ type Status struct {
 	CursorMovedAt     time.Time        `json:"cursor_moved_at,omitzero"`
 	HeadRevision      int64            `json:"head_revision,omitempty"`
 	PrimaryHeardAt    time.Time        `json:"primary_heard_at,omitzero"`
+	PromotedAt        time.Time        `json:"promoted_at,omitzero"`
 	LagRevisions      int64            `json:"lag_revisions,omitempty"`
 	Lag               time.Duration    `json:"lag_ns,omitempty"`
 	Repositories      RepositoryCounts `json:"repositories,omitzero"`

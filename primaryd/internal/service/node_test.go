@@ -22,7 +22,7 @@ func full() *antipodev1.NodeStatus {
 	at := func(seconds int64) *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: seconds} }
 	return &antipodev1.NodeStatus{
 		Version: "v2", StartedAt: at(1), Uptime: durationpb.New(time.Minute), Paused: true, Connected: true, FeedId: "f",
-		CursorRevision: 2, CursorMovedAt: at(3), HeadRevision: 4, PrimaryHeardAt: at(5), LagRevisions: 6,
+		CursorRevision: 2, CursorMovedAt: at(3), HeadRevision: 4, PrimaryHeardAt: at(5), PromotedAt: at(15), LagRevisions: 6,
 		Lag: durationpb.New(7), RegistryReachable: true, DatabaseReachable: true, LastSyncedAt: at(8), BytesCopied: 9,
 		Repositories: &antipodev1.RepositoryCounts{Total: 15, Synced: 1, Pending: 2, Syncing: 3, Failed: 4, Held: 5},
 		Problems:     []string{"disk full"},

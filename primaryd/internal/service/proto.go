@@ -18,6 +18,7 @@ var stateToProto = map[node.State]antipodev1.NodeState{
 	node.Degraded: antipodev1.NodeState_NODE_STATE_DEGRADED,
 	node.Paused:   antipodev1.NodeState_NODE_STATE_PAUSED,
 	node.Stale:    antipodev1.NodeState_NODE_STATE_STALE,
+	node.Promoted: antipodev1.NodeState_NODE_STATE_PROMOTED,
 	node.Down:     antipodev1.NodeState_NODE_STATE_DOWN,
 }
 
@@ -63,7 +64,7 @@ func statusProto(s *node.Status) *antipodev1.NodeStatus {
 		Version: s.Version, StartedAt: timeProto(s.StartedAt), Uptime: durationpb.New(s.Uptime), Paused: s.Paused,
 		Connected: s.Connected, FeedId: s.FeedID, CursorRevision: s.CursorRevision,
 		CursorMovedAt: timeProto(s.CursorMovedAt), HeadRevision: s.HeadRevision,
-		PrimaryHeardAt: timeProto(s.PrimaryHeardAt), LagRevisions: s.LagRevisions, Lag: durationpb.New(s.Lag),
+		PrimaryHeardAt: timeProto(s.PrimaryHeardAt), PromotedAt: timeProto(s.PromotedAt), LagRevisions: s.LagRevisions, Lag: durationpb.New(s.Lag),
 		Repositories: &antipodev1.RepositoryCounts{
 			Total: s.Repositories.Total, Synced: s.Repositories.Synced, Pending: s.Repositories.Pending,
 			Syncing: s.Repositories.Syncing, Failed: s.Repositories.Failed, Held: s.Repositories.Held,
@@ -91,7 +92,7 @@ func statusFromProto(p *antipodev1.NodeStatus) node.Status {
 		Version: p.GetVersion(), StartedAt: timeFromProto(p.GetStartedAt()), Uptime: p.GetUptime().AsDuration(),
 		Paused: p.GetPaused(), Connected: p.GetConnected(), FeedID: p.GetFeedId(), CursorRevision: p.GetCursorRevision(),
 		CursorMovedAt: timeFromProto(p.GetCursorMovedAt()), HeadRevision: p.GetHeadRevision(),
-		PrimaryHeardAt: timeFromProto(p.GetPrimaryHeardAt()), LagRevisions: p.GetLagRevisions(),
+		PrimaryHeardAt: timeFromProto(p.GetPrimaryHeardAt()), PromotedAt: timeFromProto(p.GetPromotedAt()), LagRevisions: p.GetLagRevisions(),
 		Lag: p.GetLag().AsDuration(),
 		Repositories: node.RepositoryCounts{
 			Total: counts.GetTotal(), Synced: counts.GetSynced(), Pending: counts.GetPending(),

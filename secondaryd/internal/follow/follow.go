@@ -36,6 +36,8 @@ type Tracking interface {
 	Apply(ctx context.Context, feedID string, changes []tracking.Change, cursor, head int64) error
 	Heard(ctx context.Context, head int64) error
 	StartOver(ctx context.Context) error
+	Promoted(ctx context.Context) (time.Time, error)
+	Watch() (wake <-chan struct{}, stop func())
 }
 
 // Options of a Follower.
@@ -43,7 +45,9 @@ type Options struct {
 	// Node is the site's own name.
 	Node string
 	// Wants says whether the site replicates a repository; nil means all of them.
-	Wants  func(repository string) bool
+	Wants func(repository string) bool
+	// Asked takes events that carry a request to the site; it must not block. nil ignores them.
+	Asked  func(event client.Event)
 	Logger *slog.Logger
 }
 
@@ -79,6 +83,9 @@ func (f *Follower) set(connected bool, err error) {
 // Run follows until ctx ends, whatever happens to the link or to the database meanwhile.
 func (f *Follower) Run(ctx context.Context) error {
 	for failures := 0; ctx.Err() == nil; {
+		if f.rest(ctx); ctx.Err() != nil {
+			return nil
+		}
 		if f.once(ctx) {
 			failures = 0
 		}
@@ -88,11 +95,32 @@ func (f *Follower) Run(ctx context.Context) error {
 	return nil
 }
 
+// rest returns when the site is not promoted, or that cannot be found out.
+func (f *Follower) rest(ctx context.Context) {
+	wake, stop := f.tracking.Watch()
+	defer stop()
+	for told := false; ; told = true {
+		at, err := f.tracking.Promoted(ctx)
+		if err != nil || at.IsZero() {
+			return
+		}
+		f.set(false, tracking.ErrPromoted)
+		if !told {
+			f.opts.Logger.Info("the site is promoted; it follows the primary no more", "since", at)
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // once follows one stream to its end, and says whether it began at all.
 func (f *Follower) once(ctx context.Context) (began bool) {
 	began, err := f.Stream(ctx)
 	f.set(false, err)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || errors.Is(err, tracking.ErrPromoted) {
 		return began
 	}
 	f.opts.Logger.Warn("the subscription ended; reconnecting", "side", "primary", "error", err)
@@ -130,6 +158,9 @@ func (f *Follower) Stream(ctx context.Context) (began bool, err error) {
 
 // take stores what an event says. A heartbeat that moves nothing writes no row.
 func (f *Follower) take(ctx context.Context, event client.Event, cursor *tracking.Cursor) error {
+	if event.Request != nil && f.opts.Asked != nil {
+		f.opts.Asked(event)
+	}
 	moved := event.Cursor != cursor.Revision || event.FeedID != cursor.FeedID
 	if len(event.Changes) == 0 && !moved {
 		return f.tracking.Heard(ctx, event.Head)

@@ -217,6 +217,9 @@ func (c *calls) note(format string, args ...any) error {
 func (c *calls) Cursor(context.Context) (tracking.Cursor, error) { return c.cursor, c.fail }
 func (c *calls) Heard(_ context.Context, head int64) error       { return c.note("heard %d", head) }
 func (c *calls) StartOver(context.Context) error                 { return c.note("start over") }
+
+func (c *calls) Promoted(context.Context) (time.Time, error) { return time.Time{}, nil }
+func (c *calls) Watch() (wake <-chan struct{}, stop func())  { return nil, func() {} }
 func (c *calls) Apply(_ context.Context, id string, changes []tracking.Change, cursor, _ int64) error {
 	return c.note("apply %s %d changes to %d", id, len(changes), cursor)
 }

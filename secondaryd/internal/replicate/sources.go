@@ -17,6 +17,14 @@ type sources struct {
 	open    func(url string) (*registry.Registry, error)
 	mu      sync.Mutex
 	handles map[string]*registry.Registry
+	newest  *registry.Registry // what the last sync used
+}
+
+// any is the handle that was asked for last; nil before the first.
+func (s *sources) any() *registry.Registry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest
 }
 
 // at returns the handle for the configured address, or else for the announced one.
@@ -31,6 +39,7 @@ func (s *sources) at(configured, announced string) (*registry.Registry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if handle, ok := s.handles[url]; ok {
+		s.newest = handle
 		return handle, nil
 	}
 	handle, err := s.open(url)
@@ -40,7 +49,7 @@ func (s *sources) at(configured, announced string) (*registry.Registry, error) {
 	if s.handles == nil {
 		s.handles = map[string]*registry.Registry{}
 	}
-	s.handles[url] = handle
+	s.handles[url], s.newest = handle, handle
 	return handle, nil
 }
 

@@ -31,10 +31,15 @@ import (
 // idle is a site on which nothing happens.
 type idle struct{}
 
-func (idle) Ping(context.Context) error                      { return nil }
-func (idle) Connected() (bool, error)                        { return false, errors.New("idle") }
-func (idle) Active() []*replicate.Active                     { return nil }
-func (idle) Diff(context.Context, string) (plan.Plan, error) { return plan.Plan{}, nil }
+func (idle) Ping(context.Context) error                               { return nil }
+func (idle) Connected() (bool, error)                                 { return false, errors.New("idle") }
+func (idle) Active() []*replicate.Active                              { return nil }
+func (idle) Diff(context.Context, string) (plan.Plan, error)          { return plan.Plan{}, nil }
+func (idle) LookHere(context.Context, string, string) (string, error) { return "", nil }
+func (idle) Nodes(context.Context) ([]*antipodev1.Node, error)        { return nil, nil }
+func (idle) Look(context.Context, string, string) (primary, site string, err error) {
+	return "", "", nil
+}
 
 // admitted is what each RPC answers to an empty request of who may call. An RPC that is not here fails the test: it must
 // be considered who may call it.
@@ -43,6 +48,8 @@ func admitted() map[string]codes.Code {
 		"GetStatus": codes.OK, "ListRepositories": codes.OK, "Pause": codes.OK, "Resume": codes.OK,
 		"GetRepository": codes.InvalidArgument, "DiffRepository": codes.InvalidArgument, "Resync": codes.InvalidArgument,
 		"Release": codes.InvalidArgument, "Restore": codes.InvalidArgument, "Verify": codes.InvalidArgument,
+		"Inspect": codes.InvalidArgument, "Wait": codes.InvalidArgument, "Demote": codes.OK,
+		"Promote": codes.OK,
 	}
 }
 
@@ -134,10 +141,13 @@ func serveSite(t *testing.T, operators []string) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	antipodev1.RegisterReplicationServiceServer(server.GRPC(), service.NewReplicationService("eu-west", store, idle{},
-		service.NewStatus(service.StatusSources{
+	antipodev1.RegisterReplicationServiceServer(server.GRPC(), service.NewReplicationService(service.Parts{
+		Node: "eu-west", Tracking: store, Engine: idle{}, Primary: idle{}, Logger: slog.New(slog.DiscardHandler),
+		Wants: func(string) bool { return true },
+		Status: service.NewStatus(service.StatusSources{
 			Tracking: store, Database: db, Registry: idle{}, Follower: idle{}, Engine: idle{}, Bytes: func() int64 { return 0 },
-		})))
+		}),
+	}))
 	s.address = server.Addr().String()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)

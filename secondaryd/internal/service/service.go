@@ -5,6 +5,7 @@ package service
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/antipode-registry/antipode/internal/link"
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
+	"github.com/antipode-registry/antipode/secondaryd/internal/replicate"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
 
@@ -56,6 +58,8 @@ func MapError(err error) error {
 		return status.Error(s.Code(), err.Error())
 	}
 	switch {
+	case errors.Is(err, tracking.ErrPromoted), errors.Is(err, tracking.ErrNotPromoted), errors.Is(err, tracking.ErrBehind):
+		return status.Error(codes.FailedPrecondition, err.Error())
 	case errors.Is(err, database.ErrUnavailable):
 		return status.Error(codes.Unavailable, "the site's database cannot be reached")
 	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrUnauthorized):
@@ -69,9 +73,29 @@ func MapError(err error) error {
 	return err
 }
 
-// Differ compares both sides of a repository; *replicate.Engine implements it.
-type Differ interface {
+// Engine compares both sides of a repository, and of a reference; *replicate.Engine implements it.
+type Engine interface {
 	Diff(ctx context.Context, repository string) (plan.Plan, error)
+	Look(ctx context.Context, repository, reference string) (primary, site string, err error)
+	LookHere(ctx context.Context, repository, reference string) (digest string, err error)
+	Active() []*replicate.Active
+}
+
+// Nodes asks the primary how this site is; *client.Client implements it.
+type Nodes interface {
+	Nodes(ctx context.Context) ([]*antipodev1.Node, error)
+}
+
+// Parts are what a ReplicationService works with; all are required.
+type Parts struct {
+	Node     string // the site's name
+	Tracking *tracking.Store
+	Engine   Engine
+	Status   *Status
+	Primary  Nodes
+	// Wants says whether the site replicates a repository.
+	Wants  func(repository string) bool
+	Logger *slog.Logger
 }
 
 // ReplicationService implements antipode.v1.ReplicationService.
@@ -79,13 +103,19 @@ type ReplicationService struct {
 	antipodev1.UnimplementedReplicationServiceServer
 	node     string
 	tracking *tracking.Store
-	differ   Differ
+	engine   Engine
 	status   *Status
+	primary  Nodes
+	wants    func(repository string) bool
+	logger   *slog.Logger
 }
 
-// NewReplicationService returns the service of the site called node.
-func NewReplicationService(node string, t *tracking.Store, d Differ, s *Status) *ReplicationService {
-	return &ReplicationService{node: node, tracking: t, differ: d, status: s}
+// NewReplicationService returns the service of a site.
+func NewReplicationService(p Parts) *ReplicationService {
+	return &ReplicationService{
+		node: p.Node, tracking: p.Tracking, engine: p.Engine, status: p.Status, primary: p.Primary, wants: p.Wants,
+		logger: p.Logger,
+	}
 }
 
 // GetStatus implements the RPC.
@@ -163,7 +193,7 @@ func (s *ReplicationService) DiffRepository(
 	if err := registry.ValidRepository(req.GetRepository()); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	difference, err := s.differ.Diff(ctx, req.GetRepository())
+	difference, err := s.engine.Diff(ctx, req.GetRepository())
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,6 +17,7 @@ import (
 	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
+	"github.com/antipode-registry/antipode/secondaryd/internal/replicate"
 	"github.com/antipode-registry/antipode/secondaryd/internal/service"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
@@ -23,9 +26,31 @@ import (
 type differ struct {
 	plan plan.Plan
 	err  error
+	head int64
+
+	mu            sync.Mutex
+	primary, site map[string]string // reference to digest
 }
 
-func (d differ) Diff(context.Context, string) (plan.Plan, error) { return d.plan, d.err }
+func (d *differ) Diff(context.Context, string) (plan.Plan, error) { return d.plan, d.err }
+
+func (d *differ) Look(_ context.Context, _, reference string) (primary, site string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.primary[reference], d.site[reference], d.err
+}
+
+func (d *differ) LookHere(ctx context.Context, repository, reference string) (string, error) {
+	_, site, err := d.Look(ctx, repository, reference)
+	return site, err
+}
+
+func (d *differ) Active() []*replicate.Active { return nil }
+
+// Nodes answers as a primary that knows this site.
+func (d *differ) Nodes(context.Context) ([]*antipodev1.Node, error) {
+	return []*antipodev1.Node{{Name: "eu-west", HeadRevision: d.head}}, d.err
+}
 
 // counter is a site with its service.
 type counter struct {
@@ -37,9 +62,14 @@ type counter struct {
 func newCounter(t *testing.T) *counter {
 	t.Helper()
 	c := &counter{place: newPlace(t), differ: &differ{}}
-	c.api = service.NewReplicationService("eu-west", c.store, c.differ, c.status)
+	c.api = service.NewReplicationService(service.Parts{
+		Node: "eu-west", Tracking: c.store, Engine: c.differ, Status: c.status, Primary: c.differ,
+		Wants: func(repository string) bool { return repository != "other" }, Logger: c.log(),
+	})
 	return c
 }
+
+func (c *counter) log() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // want fails the test unless err, mapped, has the code; it returns the message.
 func (c *counter) want(err error, want codes.Code) string {

@@ -102,6 +102,11 @@ func (s *Status) fill(ctx context.Context, st *antipodev1.NodeStatus) error {
 	if st.Paused, err = s.from.Tracking.Paused(ctx); err != nil {
 		return err
 	}
+	promoted, err := s.from.Tracking.Promoted(ctx)
+	if err != nil {
+		return err
+	}
+	st.PromotedAt = timeProto(promoted)
 	st.FeedId, st.CursorRevision, st.HeadRevision = cursor.FeedID, cursor.Revision, cursor.Head
 	st.CursorMovedAt, st.PrimaryHeardAt = timeProto(cursor.MovedAt), timeProto(cursor.HeardAt)
 	st.LastSyncedAt, st.LastError = timeProto(summary.LastSyncedAt), failureProto(summary.LastError)

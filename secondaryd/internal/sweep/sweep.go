@@ -35,6 +35,7 @@ type Tracking interface {
 	Get(ctx context.Context, name string) (tracking.Repository, bool, error)
 	Resync(ctx context.Context, name string) (bool, error)
 	Paused(ctx context.Context) (bool, error)
+	Promoted(ctx context.Context) (time.Time, error)
 	VerifyStale(ctx context.Context, since time.Time, limit int) (int64, error)
 }
 
@@ -93,10 +94,13 @@ func (s *Sweeper) Run(ctx context.Context) error {
 }
 
 // Round compares every synced repository once. Its error is about one of those that could not be compared, and says how
-// many more there were; a round is given up when the registry is unavailable for many in a row. A paused site is not
-// swept.
+// many more there were; a round is given up when the registry is unavailable for many in a row. A paused or
+// promoted site is not swept.
 func (s *Sweeper) Round(ctx context.Context) error {
 	if paused, err := s.tracking.Paused(ctx); paused || err != nil {
+		return err
+	}
+	if promoted, err := s.tracking.Promoted(ctx); !promoted.IsZero() || err != nil {
 		return err
 	}
 	var failed failures

@@ -43,6 +43,9 @@ func (s *Store) Apply(ctx context.Context, feedID string, changes []Change, curs
 		if err != nil {
 			return err
 		}
+		if err := refuseWhenPromoted(ctx, tx); err != nil {
+			return err
+		}
 		if err := stored.admit(feedID, cursor); err != nil {
 			return err
 		}
@@ -174,6 +177,9 @@ WHERE excluded.wanted_revision > repository.wanted_revision`
 // Heard notes that the primary was heard from and what its head is.
 func (s *Store) Heard(ctx context.Context, head int64) error {
 	return s.writeRelaxed(ctx, "note heartbeat", func(ctx context.Context, tx *database.Tx, now int64) error {
+		if err := refuseWhenPromoted(ctx, tx); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx,
 			"UPDATE site SET heard_at = $1, head = CASE WHEN $2 > head THEN $2 ELSE head END", now, head)
 		return err
@@ -185,16 +191,32 @@ func (s *Store) Heard(ctx context.Context, head int64) error {
 // counts stay until a sync decides, and leases are cut off, for what they read is of the old feed.
 func (s *Store) StartOver(ctx context.Context) error {
 	return s.write(ctx, "start over", func(ctx context.Context, tx *database.Tx, now int64) error {
-		_, err := tx.ExecContext(ctx, "UPDATE site SET feed_id = '', revision = 0, head = 0, moved_at = $1", now)
-		if err != nil {
-			return fmt.Errorf("reset the cursor: %w", err)
+		if err := refuseWhenPromoted(ctx, tx); err != nil {
+			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE repository SET wanted_revision = 0, synced_revision = -1, class = $1,
-			next_attempt_at = $2, lease_until = 0, lease_owner = '', fence = fence + 1, relist = FALSE,
-			oldest_unsynced_at = COALESCE(oldest_unsynced_at, $2), changed_since_claim_at = NULL`, int64(Backfill), now)
-		if err != nil {
-			return fmt.Errorf("make every repository due: %w", err)
-		}
-		return tx.Notify(ctx, channel)
+		return startOver(ctx, tx, now)
 	})
+}
+
+func startOver(ctx context.Context, tx *database.Tx, now int64) error {
+	_, err := tx.ExecContext(ctx, "UPDATE site SET feed_id = '', revision = 0, head = 0, moved_at = $1", now)
+	if err != nil {
+		return fmt.Errorf("reset the cursor: %w", err)
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE repository SET wanted_revision = 0, synced_revision = -1, class = $1,
+		next_attempt_at = $2, lease_until = 0, lease_owner = '', fence = fence + 1, relist = FALSE,
+		oldest_unsynced_at = COALESCE(oldest_unsynced_at, $2), changed_since_claim_at = NULL`, int64(Backfill), now)
+	if err != nil {
+		return fmt.Errorf("make every repository due: %w", err)
+	}
+	return tx.Notify(ctx, channel)
+}
+
+// refuseWhenPromoted keeps a promoted site as it is, whatever its follower still hears.
+func refuseWhenPromoted(ctx context.Context, tx *database.Tx) error {
+	at, err := promoted(ctx, tx, "")
+	if err == nil && !at.IsZero() {
+		err = ErrPromoted
+	}
+	return err
 }

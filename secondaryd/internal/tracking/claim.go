@@ -74,7 +74,7 @@ func earliest(ctx context.Context, q database.Queryer, class Class) (int64, erro
 // claimQuery finds the row to claim: $1 is the class, $2 the time. A row that is leased is due when its lease ends, so
 // what a dead worker left behind is found here too.
 const claimQuery = `SELECT name FROM repository WHERE class = $1 AND due_at <= $2
-	AND NOT EXISTS (SELECT 1 FROM site WHERE paused) ORDER BY due_at, name LIMIT 1`
+	AND NOT EXISTS (SELECT 1 FROM site WHERE paused OR promoted_at IS NOT NULL) ORDER BY due_at, name LIMIT 1`
 
 func (s *Store) claimClass(ctx context.Context, tx *database.Tx, owner string, class Class, now int64) (*Lease, error) {
 	lease := &Lease{Owner: owner, Class: class}

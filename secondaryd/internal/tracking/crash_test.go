@@ -18,7 +18,7 @@ type operation = databasetest.Operation[*tracking.Store]
 
 // reads are the methods that write nothing. A new method is either here or among the operations.
 var reads = []string{
-	"Content", "Cursor", "Get", "Journal", "List", "NextDue", "Paused", "Pins", "Referrers", "RefuseRemovals", "Summary",
+	"Content", "Cursor", "Get", "Journal", "List", "NextDue", "Paused", "Promoted", "Pins", "Referrers", "RefuseRemovals", "Summary",
 	"Watch", "Has", "Locate",
 }
 
@@ -105,7 +105,7 @@ func repositoryA(name string, run func(ctx context.Context, s *tracking.Store, r
 }
 
 func operations() []operation {
-	return slices.Concat(following(), working(), controlling(), remembering(), braking())
+	return slices.Concat(following(), working(), controlling(), promoting(), remembering(), braking())
 }
 
 func following() []operation {
@@ -194,6 +194,39 @@ func controlling() []operation {
 		repositoryA("Release", func(ctx context.Context, s *tracking.Store, repository string) error {
 			_, err := s.Release(ctx, repository)
 			return err
+		}),
+	}
+}
+
+// promoting are operations that refuse what is done already: whoever did not hear of the first time finds it so.
+func promoting() []operation {
+	done := func(err, already error) error {
+		if errors.Is(err, already) {
+			return nil
+		}
+		return err
+	}
+	return []operation{
+		{
+			Name:    "Promote",
+			Prepare: func(t testing.TB, s *tracking.Store) { t.Helper(); known(t, s); on(t, s).take("a") },
+			Run: func(ctx context.Context, s *tracking.Store) error {
+				return done(s.Promote(ctx, -1), tracking.ErrPromoted)
+			},
+		},
+		{
+			Name: "Demote",
+			Prepare: func(t testing.TB, s *tracking.Store) {
+				t.Helper()
+				finished(t, s, synced())
+				on(t, s).must(s.Promote(t.Context(), -1))
+			},
+			Run: func(ctx context.Context, s *tracking.Store) error {
+				return done(s.Demote(ctx), tracking.ErrNotPromoted)
+			},
+		},
+		repositoryA("Note", func(ctx context.Context, s *tracking.Store, repository string) error {
+			return s.Note(ctx, repository, tracking.Entry{At: at(9), Action: "resync", Detail: "asked for"})
 		}),
 	}
 }
