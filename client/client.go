@@ -1,6 +1,10 @@
 // Package client talks to primaryd from other Go services: it follows the change feed, lists tags with their digests and
 // reads how the sites are. secondaryd is built on it.
 //
+// It guarantees that Changes yields each change at least once and in revision order, whatever happens to the link; that
+// Tags returns a whole listing or an error, never a part of one; that Wait returns only when every site asked about
+// answered with the primary's digest, just then. It does not retry what is asked once (Tags, Nodes, Locate).
+//
 // Identity is the client certificate's. A Client is safe for concurrent use. Errors are gRPC status errors, wrapped
 // with what was asked; ErrStartOver and ErrIncomplete are the two that a caller must tell apart.
 package client

@@ -3,6 +3,7 @@ package request_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,12 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type known []string
 
 func (k known) Known(name string) bool {
-	for _, n := range k {
-		if n == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(k, name)
 }
 
 func openDesk(t *testing.T, db *database.DB) *request.Desk {

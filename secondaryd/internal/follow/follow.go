@@ -83,9 +83,7 @@ func (f *Follower) set(connected bool, err error) {
 // Run follows until ctx ends, whatever happens to the link or to the database meanwhile.
 func (f *Follower) Run(ctx context.Context) error {
 	for failures := 0; ctx.Err() == nil; {
-		if f.rest(ctx); ctx.Err() != nil {
-			return nil
-		}
+		f.rest(ctx)
 		if f.once(ctx) {
 			failures = 0
 		}
