@@ -90,6 +90,23 @@ func ExampleClient_Tags() {
 	// complete: true
 }
 
+// A deployment waits until the image is wherever it will be pulled from.
+func ExampleClient_Wait() {
+	primary, stop := exampleFeed()
+	defer stop()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	digest, err := primary.Wait(ctx, client.WaitOptions{Repository: "team/app", Reference: "v1"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("everywhere:", digest)
+	// Output:
+	// everywhere: sha256:v1
+}
+
 // exampleFeed is a primary in memory with two repositories.
 func exampleFeed() (*client.Client, func()) {
 	p := &primary{
@@ -98,6 +115,11 @@ func exampleFeed() (*client.Client, func()) {
 		},
 		list: func(_ *antipodev1.ListTagsRequest, stream listStream) error {
 			return send(stream, nil, page("v1", "v2"), summary(2, 0))
+		},
+		locate: func(*antipodev1.LocateReferenceRequest) (*antipodev1.LocateReferenceResponse, error) {
+			return &antipodev1.LocateReferenceResponse{Digest: "sha256:v1", Nodes: []*antipodev1.NodeReference{
+				{Node: "eu-west", Equal: true},
+			}}, nil
 		},
 	}
 	return p.start()

@@ -22,9 +22,11 @@ type (
 	listStream      = grpc.ServerStreamingServer[antipodev1.ListTagsResponse]
 )
 
-// primary is a FeedService whose faults a test chooses.
+// primary is a FeedService whose faults a test chooses, and a NodeService that locates as it is told.
 type primary struct {
 	antipodev1.UnimplementedFeedServiceServer
+	antipodev1.UnimplementedNodeServiceServer
+	locate    func(*antipodev1.LocateReferenceRequest) (*antipodev1.LocateReferenceResponse, error)
 	subscribe func(*antipodev1.SubscribeRequest, subscribeStream) error
 	list      func(*antipodev1.ListTagsRequest, listStream) error
 }
@@ -37,11 +39,18 @@ func (p *primary) ListTags(req *antipodev1.ListTagsRequest, stream listStream) e
 	return p.list(req, stream)
 }
 
+func (p *primary) LocateReference(
+	_ context.Context, req *antipodev1.LocateReferenceRequest,
+) (*antipodev1.LocateReferenceResponse, error) {
+	return p.locate(req)
+}
+
 // start serves in memory until stop, which also ends the client's connection.
 func (p *primary) start() (c *client.Client, stop func()) {
 	listener := bufconn.Listen(1 << 16)
 	server := grpc.NewServer()
 	antipodev1.RegisterFeedServiceServer(server, p)
+	antipodev1.RegisterNodeServiceServer(server, p)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
