@@ -96,6 +96,14 @@ func TestCommands(t *testing.T) {
 			t.Errorf("seen/app did not fail:\n%s", out)
 		}
 	})
+	t.Run("completion", func(t *testing.T) {
+		for d, words := range map[*daemon][]string{p.Primary: {"nodes", siteName}, p.Secondary: {"diff", "seen/app"}} {
+			out, stderr, code := command(t, d.dir, binary(d.name), "__complete", words[0], "--config", d.config, words[1][:3])
+			if code != 0 || !strings.HasPrefix(out, words[1]+"\n") {
+				t.Errorf("%s completes %s to %q, exit code %d, %s", d.name, words[0], out, code, stderr)
+			}
+		}
+	})
 	t.Run("pause and resume", func(t *testing.T) { pausesByCommand(t, p) })
 	t.Run("mistakes", func(t *testing.T) { mistakes(t, p) })
 }

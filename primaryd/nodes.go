@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -38,6 +39,7 @@ func (q *query) connect() (*grpc.ClientConn, error) {
 
 func newNodes() *cobra.Command {
 	var q query
+	var watch cli.Watch
 	cmd := &cobra.Command{
 		Use:   "nodes [NAME]",
 		Short: "How the sites are, as they last reported",
@@ -48,25 +50,54 @@ func newNodes() *cobra.Command {
 				return err
 			}
 			defer func() { _ = conn.Close() }()
-			ctx, cancel := cli.Call(cmd.Context())
-			defer cancel()
 			api := antipodev1.NewNodeServiceClient(conn)
-			if len(args) == 1 {
-				resp, err := api.GetNode(ctx, &antipodev1.GetNodeRequest{Name: args[0]})
-				if err != nil {
-					return err
+			return watch.Run(cmd, func(ctx context.Context, out io.Writer) error {
+				if len(args) == 1 {
+					return q.showNode(ctx, out, api, args[0])
 				}
-				return q.output.Print(cmd.OutOrStdout(), resp.GetNode(), func(w io.Writer) { printNode(w, resp.GetNode()) })
-			}
-			resp, err := api.ListNodes(ctx, &antipodev1.ListNodesRequest{})
-			if err != nil {
-				return err
-			}
-			return q.output.Print(cmd.OutOrStdout(), resp, func(w io.Writer) { printNodes(w, resp.GetNodes()) })
+				return q.showNodes(ctx, out, api)
+			})
 		},
 	}
 	q.flags(cmd)
+	watch.Flags(cmd)
+	cli.CompleteArgument(cmd, q.nodeNames)
 	return cmd
+}
+
+func (q *query) showNode(ctx context.Context, out io.Writer, api antipodev1.NodeServiceClient, name string) error {
+	resp, err := api.GetNode(ctx, &antipodev1.GetNodeRequest{Name: name})
+	if err != nil {
+		return err
+	}
+	return q.output.Print(out, resp.GetNode(), func(w io.Writer) { printNode(w, resp.GetNode()) })
+}
+
+func (q *query) showNodes(ctx context.Context, out io.Writer, api antipodev1.NodeServiceClient) error {
+	resp, err := api.ListNodes(ctx, &antipodev1.ListNodesRequest{})
+	if err != nil {
+		return err
+	}
+	return q.output.List(out, resp, func(w io.Writer) { printNodes(w, resp.GetNodes()) })
+}
+
+// nodeNames asks the daemon, for the shell's completion; nothing where it does not answer.
+func (q *query) nodeNames(cmd *cobra.Command) (names []string) {
+	conn, err := q.connect()
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := cli.Brief(cmd.Context())
+	defer cancel()
+	resp, err := antipodev1.NewNodeServiceClient(conn).ListNodes(ctx, &antipodev1.ListNodesRequest{})
+	if err != nil {
+		return nil
+	}
+	for _, n := range resp.GetNodes() {
+		names = append(names, n.GetName())
+	}
+	return names
 }
 
 func printNodes(w io.Writer, nodes []*antipodev1.Node) {

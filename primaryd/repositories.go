@@ -36,7 +36,7 @@ func newRepositories() *cobra.Command {
 					break
 				}
 			}
-			return q.output.Print(cmd.OutOrStdout(), all, func(w io.Writer) { printRepositories(w, all.GetRepositories()) })
+			return q.output.List(cmd.OutOrStdout(), all, func(w io.Writer) { printRepositories(w, all.GetRepositories()) })
 		},
 	}
 	q.flags(cmd)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
@@ -18,7 +20,24 @@ func (q *query) flags(cmd *cobra.Command) *cobra.Command {
 	configFlag(cmd, &q.config)
 	q.target.Flags(cmd)
 	q.output.Flags(cmd)
+	if strings.Contains(cmd.Use, "REPOSITORY") {
+		cli.CompleteArgument(cmd, q.repositoryNames)
+	}
 	return cmd
+}
+
+// repositoryNames asks the daemon, for the shell's completion; nothing where it does not answer.
+func (q *query) repositoryNames(cmd *cobra.Command) (names []string) {
+	ctx, cancel := cli.Brief(cmd.Context())
+	defer cancel()
+	_ = q.ask(func(api antipodev1.ReplicationServiceClient) error { // who types is not told
+		all, err := listAll(ctx, api, antipodev1.RepositoryState_REPOSITORY_STATE_UNSPECIFIED)
+		for _, row := range all.GetRepositories() {
+			names = append(names, row.GetName())
+		}
+		return err
+	})
+	return names
 }
 
 // ask connects to the daemon, runs do, and disconnects.

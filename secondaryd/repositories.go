@@ -16,6 +16,7 @@ import (
 
 func newRepositories() *cobra.Command {
 	var q query
+	var watch cli.Watch
 	var state string
 	cmd := &cobra.Command{
 		Use:   "repositories",
@@ -26,17 +27,18 @@ func newRepositories() *cobra.Command {
 			if state != "" && !ok {
 				return fmt.Errorf("--state is pending, syncing, synced, failed or held, not %q", state)
 			}
-			ctx, cancel := cli.Call(cmd.Context())
-			defer cancel()
 			return q.ask(func(api antipodev1.ReplicationServiceClient) error {
-				all, err := listAll(ctx, api, antipodev1.RepositoryState(filter))
-				if err != nil {
-					return err
-				}
-				return q.output.Print(cmd.OutOrStdout(), all, func(w io.Writer) { printRepositories(w, all.GetRepositories()) })
+				return watch.Run(cmd, func(ctx context.Context, out io.Writer) error {
+					all, err := listAll(ctx, api, antipodev1.RepositoryState(filter))
+					if err != nil {
+						return err
+					}
+					return q.output.List(out, all, func(w io.Writer) { printRepositories(w, all.GetRepositories()) })
+				})
 			})
 		},
 	}
+	watch.Flags(cmd)
 	cmd.Flags().StringVar(&state, "state", "", "only those that are pending, syncing, synced, failed or held")
 	return q.flags(cmd)
 }

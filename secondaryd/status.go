@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -12,22 +13,25 @@ import (
 
 func newStatus() *cobra.Command {
 	var q query
-	return q.flags(&cobra.Command{
+	var watch cli.Watch
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "How this site is",
 		Args:  cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := cli.Call(cmd.Context())
-			defer cancel()
 			return q.ask(func(api antipodev1.ReplicationServiceClient) error {
-				resp, err := api.GetStatus(ctx, &antipodev1.GetStatusRequest{})
-				if err != nil {
-					return err
-				}
-				return q.output.Print(cmd.OutOrStdout(), resp, func(w io.Writer) { printStatus(w, resp) })
+				return watch.Run(cmd, func(ctx context.Context, out io.Writer) error {
+					resp, err := api.GetStatus(ctx, &antipodev1.GetStatusRequest{})
+					if err != nil {
+						return err
+					}
+					return q.output.Print(out, resp, func(w io.Writer) { printStatus(w, resp) })
+				})
 			})
 		},
-	})
+	}
+	watch.Flags(cmd)
+	return q.flags(cmd)
 }
 
 func printStatus(w io.Writer, resp *antipodev1.GetStatusResponse) {

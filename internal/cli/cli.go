@@ -174,6 +174,19 @@ func (o *Output) Print(w io.Writer, value any, table func(io.Writer)) error {
 	return tw.Flush()
 }
 
+// List is Print for a table whose last column may be long: on a terminal it is cut to what fits, never elsewhere.
+func (o *Output) List(w io.Writer, value any, table func(io.Writer)) error {
+	if o.format == "json" {
+		return printJSON(w, value)
+	}
+	var whole bytes.Buffer
+	if err := o.Print(&whole, value, table); err != nil {
+		return err
+	}
+	_, err := fitted{w, width(w)}.Write(whole.Bytes())
+	return err
+}
+
 // printable keeps what a registry or a site said from commanding the operator's terminal: of the control characters it
 // lets through only those that make a table.
 type printable struct{ io.Writer }

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -34,4 +36,12 @@ func offer(values func(*cobra.Command) []string) cobra.CompletionFunc {
 		slices.Sort(fitting)
 		return fitting, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// Brief bounds what is asked for a completion: somebody is typing.
+func Brief(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx == nil { // the shell's question comes without one
+		ctx = context.Background()
+	}
+	return context.WithTimeout(ctx, 3*time.Second)
 }
