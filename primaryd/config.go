@@ -145,14 +145,6 @@ func (s *settings) nodes() []node.Config {
 	return nodes
 }
 
-func (s *settings) operators() map[string]bool {
-	set := map[string]bool{}
-	for _, name := range s.Operators {
-		set[name] = true
-	}
-	return set
-}
-
 // advertised is where sites reach the primary's registry.
 func (s *settings) advertised() string {
 	if s.Registry.AdvertiseURL != "" {

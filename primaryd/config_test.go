@@ -40,7 +40,7 @@ func TestSettingsHaveDefaults(t *testing.T) {
 		got.Registry.Concurrency != 16 || got.Log.Level != "info" || got.Log.Format != "text" {
 		t.Errorf("%+v", got)
 	}
-	if got.advertised() != "http://127.0.0.1:5000" || len(got.nodes()) != 0 || len(got.operators()) != 0 {
+	if got.advertised() != "http://127.0.0.1:5000" || len(got.nodes()) != 0 || len(got.Operators) != 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -57,7 +57,7 @@ operators: [ops, oncall]
 	want := []node.Config{
 		{Name: "eu-west", Repositories: []string{"**"}}, {Name: "asia", Repositories: []string{"team/*", "{a,b}/**"}},
 	}
-	if diff := cmp.Diff(want, got.nodes()) + cmp.Diff(map[string]bool{"ops": true, "oncall": true}, got.operators()); diff != "" {
+	if diff := cmp.Diff(want, got.nodes()) + cmp.Diff([]string{"ops", "oncall"}, got.Operators); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -41,7 +41,9 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon until it is told to stop (SIGINT, SIGTERM)",
-		Args:  cli.Args(cobra.NoArgs),
+		Long: "Run the daemon until it is told to stop (SIGINT, SIGTERM). SIGHUP has it read nodes and operators of its " +
+			"configuration again.",
+		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadSettings(path)
 			if err != nil {
@@ -51,7 +53,7 @@ func newServe() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), cfg, logger)
+			return serve(cmd.Context(), path, cfg, logger)
 		},
 	}
 	configFlag(cmd, &path)
@@ -60,6 +62,7 @@ func newServe() *cobra.Command {
 
 // daemon is primaryd's parts.
 type daemon struct {
+	path     string // of the configuration
 	cfg      *settings
 	logger   *slog.Logger
 	metrics  *prometheus.Registry
@@ -70,18 +73,24 @@ type daemon struct {
 	lister   *listing.Lister
 	requests *request.Desk
 	sweeper  *sweep.Sweeper
+	access   service.Access
 	server   *link.Server
 	locator  *request.Locator
 	local    *link.Local // the services, for what answers them over HTTP
 	room     *httpaccess.Room
 	http     net.Listener
 	web      http.Handler
+	hangups  <-chan os.Signal
 }
 
-// serve builds the parts, from the database up, and runs them until ctx ends or one of them fails.
-func serve(ctx context.Context, cfg *settings, logger *slog.Logger) error {
+// serve builds the parts, from the database up, and runs them until ctx ends or one of them fails. The path is where the
+// configuration was read, and is read again.
+func serve(ctx context.Context, path string, cfg *settings, logger *slog.Logger) error {
 	logger.Info("starting", "version", telemetry.Version())
-	d := &daemon{cfg: cfg, logger: logger, metrics: telemetry.NewRegistry("primaryd", telemetry.Version())}
+	d := &daemon{path: path, cfg: cfg, logger: logger, metrics: telemetry.NewRegistry("primaryd", telemetry.Version())}
+	received, stop := hangups()
+	defer stop()
+	d.hangups = received
 	if err := d.open(ctx); err != nil {
 		if d.http != nil {
 			err = errors.Join(err, d.http.Close()) // of which run would have taken care
@@ -116,6 +125,7 @@ func (d *daemon) fronts(ctx context.Context) error {
 	group.Go(func() error { return d.sweeper.Run(ctx) })
 	group.Go(func() error { return d.server.Run(ctx) })
 	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.web, d.logger) })
+	group.Go(func() error { return d.reload(ctx, d.hangups) })
 	return group.Wait()
 }
 
@@ -161,7 +171,8 @@ func (d *daemon) open(ctx context.Context) (err error) {
 }
 
 func (d *daemon) listenGRPC() (err error) {
-	access := service.Access{Nodes: d.nodes, Operators: d.cfg.operators()}
+	d.access = service.Access{Nodes: d.nodes, Operators: service.NewOperators(d.cfg.Operators...)}
+	access := d.access
 	cfg := link.ServerConfig{
 		Listen: d.cfg.GRPC.Listen, CertFile: d.cfg.GRPC.CertFile, KeyFile: d.cfg.GRPC.KeyFile,
 		ClientCAFile: d.cfg.GRPC.ClientCAFile, Logger: d.logger, Metrics: link.NewMetrics(d.metrics),

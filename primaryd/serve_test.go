@@ -241,7 +241,7 @@ func TestServeFailsCleanly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := serve(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || errors.Is(err, context.Canceled) {
+		if err := serve(t.Context(), path, cfg, slog.New(slog.DiscardHandler)); err == nil || errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

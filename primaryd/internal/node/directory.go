@@ -8,21 +8,17 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"embed"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/bmatcuk/doublestar/v4"
 
 	"github.com/antipode-registry/antipode/internal/database"
 )
@@ -57,8 +53,7 @@ type Directory struct {
 	db       *database.DB
 	interval time.Duration
 	logger   *slog.Logger
-	nodes    map[string]Config
-	names    []string // sorted
+	grants   atomic.Pointer[grants]
 
 	mu            sync.Mutex
 	subscriptions map[string]int
@@ -67,8 +62,7 @@ type Directory struct {
 // Open creates or migrates the directory's tables. Names must be there once each, and globs must be globs.
 func Open(ctx context.Context, db *database.DB, nodes []Config, opts Options) (*Directory, error) {
 	d := &Directory{
-		db: db, interval: opts.ReportInterval, logger: opts.Logger,
-		nodes: make(map[string]Config, len(nodes)), subscriptions: make(map[string]int),
+		db: db, interval: opts.ReportInterval, logger: opts.Logger, subscriptions: make(map[string]int),
 	}
 	if d.interval <= 0 {
 		d.interval = defaultInterval
@@ -76,12 +70,11 @@ func Open(ctx context.Context, db *database.DB, nodes []Config, opts Options) (*
 	if d.logger == nil {
 		d.logger = slog.New(slog.DiscardHandler)
 	}
-	for _, config := range nodes {
-		if err := d.add(config); err != nil {
-			return nil, fmt.Errorf("node: %w", err)
-		}
+	configured, err := newGrants(nodes)
+	if err != nil {
+		return nil, err
 	}
-	slices.Sort(d.names)
+	d.grants.Store(configured)
 	migrations, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
 		return nil, fmt.Errorf("node: migrations: %w", err)
@@ -90,47 +83,6 @@ func Open(ctx context.Context, db *database.DB, nodes []Config, opts Options) (*
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	return d, nil
-}
-
-func (d *Directory) add(config Config) error {
-	if config.Name == "" || d.Known(config.Name) {
-		return fmt.Errorf("name %q is empty or used twice", config.Name)
-	}
-	for _, pattern := range config.Repositories {
-		if !doublestar.ValidatePattern(pattern) {
-			return fmt.Errorf("%s: %q is not a glob", config.Name, pattern)
-		}
-	}
-	d.nodes[config.Name] = config
-	d.names = append(d.names, config.Name)
-	return nil
-}
-
-// Known says whether a node of that name is configured.
-func (d *Directory) Known(name string) bool {
-	_, known := d.nodes[name]
-	return known
-}
-
-// Names returns the configured nodes' names, sorted.
-func (d *Directory) Names() []string { return slices.Clone(d.names) }
-
-// MaySee says whether the node may know of the repository. A node that is not configured may see nothing.
-func (d *Directory) MaySee(name, repository string) bool {
-	return slices.ContainsFunc(d.nodes[name].Repositories, func(pattern string) bool {
-		return doublestar.MatchUnvalidated(pattern, repository)
-	})
-}
-
-// View identifies what the node may see: it changes when the grant does, and is empty for a node that may see all. A
-// cursor is good for one view alone, since rows that were passed over are not sent again.
-func (d *Directory) View(name string) string {
-	patterns := slices.Sorted(slices.Values(d.nodes[name].Repositories))
-	if slices.Contains(patterns, "**") {
-		return ""
-	}
-	sum := sha256.Sum256([]byte(strings.Join(patterns, "\n")))
-	return hex.EncodeToString(sum[:4])
 }
 
 // Report stores a node's status in place of the one before, with the database's time, and adds it to the node's history.
@@ -174,9 +126,10 @@ func (d *Directory) List(ctx context.Context, head int64) ([]Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node: list: %w", err)
 	}
-	nodes := make([]Node, 0, len(d.names))
-	for _, name := range d.names {
-		nodes = append(nodes, d.node(name, reports[name], now, head))
+	configured := d.grants.Load()
+	nodes := make([]Node, 0, len(configured.names))
+	for _, name := range configured.names {
+		nodes = append(nodes, d.node(configured.nodes[name], reports[name], now, head))
 	}
 	return nodes, nil
 }
@@ -190,7 +143,10 @@ func (d *Directory) Get(ctx context.Context, name string, head int64) (node Node
 	if err != nil {
 		return Node{}, false, err
 	}
-	at, _ := slices.BinarySearchFunc(nodes, name, func(n Node, name string) int { return strings.Compare(n.Name, name) })
+	at := slices.IndexFunc(nodes, func(n Node) bool { return n.Name == name })
+	if at < 0 { // taken out of the configuration meanwhile
+		return Node{}, false, nil
+	}
 	return nodes[at], true, nil
 }
 
@@ -200,12 +156,12 @@ type report struct {
 	status *Status
 }
 
-func (d *Directory) node(name string, last report, now time.Time, head int64) Node {
+func (d *Directory) node(config Config, last report, now time.Time, head int64) Node {
 	d.mu.Lock()
-	subscriptions := d.subscriptions[name]
+	subscriptions := d.subscriptions[config.Name]
 	d.mu.Unlock()
 	n := Node{
-		Name: name, Repositories: slices.Clone(d.nodes[name].Repositories), Head: head,
+		Name: config.Name, Repositories: slices.Clone(config.Repositories), Head: head,
 		ReportedAt: last.at, Subscriptions: subscriptions, Status: last.status,
 	}
 	n.judge(now, d.interval)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -268,4 +269,35 @@ func (s *server) connect(t *testing.T, leaf authority.Leaf) *grpc.ClientConn {
 		}
 	})
 	return conn
+}
+
+// What docs/security.md says of each RPC is what the table has, whose rows are tried out above.
+func TestAuthorizationIsAsDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, rows := calls(), 0
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, " | ")
+		name := strings.Trim(cells[0], "| `")
+		rpc, known := table[name]
+		if len(cells) != 4 || !known {
+			continue
+		}
+		rows++
+		for column, code := range map[int]codes.Code{1: rpc.node, 2: rpc.operator, 3: rpc.operator} {
+			if says := strings.Trim(cells[column], " |\n"); (says == "no") != (code == codes.PermissionDenied) {
+				t.Errorf("%s: the table of the document says %q, the one tried out %v", name, says, code)
+			}
+		}
+	}
+	described := 0
+	for _, desc := range []grpc.ServiceDesc{antipodev1.FeedService_ServiceDesc, antipodev1.NodeService_ServiceDesc} {
+		described += len(desc.Methods) + len(desc.Streams)
+	}
+	if rows != described {
+		t.Errorf("the document has rows for %d of %d RPCs", rows, described)
+	}
 }

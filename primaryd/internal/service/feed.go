@@ -73,6 +73,7 @@ func (s *FeedService) Subscribe(
 	// Watch first, read afterwards: a change between the two only wakes us once too often.
 	wake, stop := s.feed.Watch()
 	defer stop()
+	reconfigured := s.access.Nodes.Reconfigured()
 	feedID := s.feedID(id)
 	head, err := s.begin(ctx, req, feedID)
 	if err != nil {
@@ -85,7 +86,10 @@ func (s *FeedService) Subscribe(
 	if err := stream.Send(s.hello(feedID, head)); err != nil {
 		return err
 	}
-	sub := subscription{FeedService: s, id: id, send: stream.Send, cursor: req.GetAfterRevision(), head: head}
+	sub := subscription{
+		FeedService: s, id: id, send: stream.Send, cursor: req.GetAfterRevision(), head: head,
+		sees: feedID, reconfigured: reconfigured,
+	}
 	if s.access.IsNode(id) {
 		asked, stop := s.opts.Requests.Watch(id.Name)
 		defer stop()
@@ -137,6 +141,9 @@ type subscription struct {
 	cursor int64
 	head   int64
 
+	sees         string          // the feed as the caller saw it at the beginning
+	reconfigured <-chan struct{} // closed when that may have changed
+
 	asked <-chan struct{}     // nil for who is no node
 	told  map[string]struct{} // the open requests that this stream has carried
 }
@@ -157,6 +164,8 @@ func (s *subscription) run(ctx context.Context, wake <-chan struct{}) error {
 		}
 		select {
 		case <-wake:
+		case <-s.reconfigured:
+			s.reconfigured = s.access.Nodes.Reconfigured()
 		case <-s.asked:
 		case <-heartbeat.C:
 			if err := s.beat(); err != nil {
@@ -173,6 +182,9 @@ func (s *subscription) run(ctx context.Context, wake <-chan struct{}) error {
 // drain sends everything after the cursor.
 func (s *subscription) drain(ctx context.Context) (sent bool, err error) {
 	for {
+		if err := s.still(ctx); err != nil {
+			return sent, err
+		}
 		rows, head, err := s.feed.Read(ctx, s.cursor, changesPerBatch)
 		if err != nil {
 			return sent, err
@@ -220,6 +232,18 @@ func (s *subscription) tell(ctx context.Context) error {
 		told[r.ID] = struct{}{}
 	}
 	s.told = told
+	return nil
+}
+
+// still ends the stream of a caller that was taken out of the configuration, and of one whose grant is another one now:
+// its cursor has passed by rows that it may see since.
+func (s *subscription) still(ctx context.Context) error {
+	if err := s.access.Authorize(ctx, "", s.id); err != nil {
+		return err
+	}
+	if s.feedID(s.id) != s.sees {
+		return status.Errorf(codes.OutOfRange, "what %s is granted was changed: start over", s.id.Name)
+	}
 	return nil
 }
 
@@ -317,8 +341,15 @@ func (s *FeedService) ListTags(
 	if req.GetSinceRevision() < 0 {
 		return status.Error(codes.InvalidArgument, "since_revision is negative")
 	}
-	if !s.access.MaySee(id, req.GetRepository()) {
-		return status.Errorf(codes.PermissionDenied, "repository %s is not granted to %s", req.GetRepository(), id.Name)
+	// Also before each page: a walk takes a while, and so does a caller that reads slowly.
+	granted := grantedStream{ServerStreamingServer: stream, check: func() error {
+		if !s.access.MaySee(id, req.GetRepository()) {
+			return status.Errorf(codes.PermissionDenied, "repository %s is not granted to %s", req.GetRepository(), id.Name)
+		}
+		return nil
+	}}
+	if err := granted.check(); err != nil {
+		return err
 	}
 	since := req.GetSinceRevision()
 	if req.GetFeedId() != s.feedID(id) {
@@ -330,7 +361,21 @@ func (s *FeedService) ListTags(
 		return err
 	}
 	s.opts.Metrics.listed(answer.Complete, len(answer.Tags))
-	return s.sendListing(stream, answer)
+	return s.sendListing(granted, answer)
+}
+
+// grantedStream sends nothing that is not granted any more.
+type grantedStream struct {
+	grpc.ServerStreamingServer[antipodev1.ListTagsResponse]
+	check func() error
+}
+
+// Send implements grpc.ServerStreamingServer.
+func (s grantedStream) Send(response *antipodev1.ListTagsResponse) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	return s.ServerStreamingServer.Send(response)
 }
 
 func (s *FeedService) sendListing(

@@ -200,6 +200,9 @@ func (s *NodeService) sendChanged(
 	ctx context.Context, id link.Identity, stream grpc.ServerStreamingServer[antipodev1.WatchNodesResponse],
 	sent map[string]seen,
 ) error {
+	if err := s.access.Authorize(ctx, "", id); err != nil { // it may have been withdrawn since the last time
+		return err
+	}
 	head, err := s.head.Head(ctx)
 	if err != nil {
 		return err

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -22,8 +24,37 @@ import (
 type Access struct {
 	// Nodes are the configured sites and their grants.
 	Nodes *node.Directory
-	// Operators are the names of the certificates that may query and control everything.
-	Operators map[string]bool
+	// Operators may query and control everything; nil = nobody may.
+	Operators *Operators
+}
+
+// Operators are the names of operators' certificates. They can be replaced while RPCs run.
+type Operators struct{ names atomic.Pointer[[]string] }
+
+// NewOperators returns the operators of these names.
+func NewOperators(names ...string) *Operators {
+	o := &Operators{}
+	o.Replace(names...)
+	return o
+}
+
+// Replace puts other names in place of those before.
+func (o *Operators) Replace(names ...string) { o.names.Store(&names) }
+
+func (o *Operators) include(name string) bool {
+	return o != nil && slices.Contains(*o.names.Load(), name)
+}
+
+// Reconfigure puts other nodes and operators in place of those before. Streams that are no longer allowed, or no longer
+// allowed the same, end. An error leaves everything as it was.
+func (a Access) Reconfigure(nodes []node.Config, operators []string) error {
+	before := *a.Operators.names.Load()
+	a.Operators.Replace(operators...) // first: the nodes' change is what wakes the streams
+	if err := a.Nodes.Configure(nodes); err != nil {
+		a.Operators.Replace(before...)
+		return err
+	}
+	return nil
 }
 
 // IsNode says whether id is a configured site.
@@ -34,7 +65,7 @@ func (a Access) IsNode(id link.Identity) bool {
 // IsOperator says whether id may query and control everything: a configured operator, or this primary's own
 // certificate, which its command line uses.
 func (a Access) IsOperator(id link.Identity) bool {
-	return id.Self || (id.Role == link.RoleOperator || id.Role == "") && a.Operators[id.Name]
+	return id.Self || (id.Role == link.RoleOperator || id.Role == "") && a.Operators.include(id.Name)
 }
 
 // MaySee says whether id may read a repository.

@@ -80,7 +80,7 @@ func newParts(t testing.TB, db *database.DB) *parts {
 		cancel()
 		running.Wait()
 	})
-	p.access = service.Access{Nodes: p.nodes, Operators: map[string]bool{"ops": true}}
+	p.access = service.Access{Nodes: p.nodes, Operators: service.NewOperators("ops")}
 	p.feedService = service.NewFeedService(p.access, p.feed, listing.New(p.registry, p.feed), service.FeedOptions{
 		Heartbeat: interval, RegistryURL: "http://primary:5000", Version: "v1", Stopping: p.stopping,
 		Requests: p.requests,
@@ -109,9 +109,15 @@ func (p *parts) push(t *testing.T, repositories ...string) (head int64) {
 type stub struct {
 	listing registry.Listing
 	err     error
+	during  func() // called in the middle of a walk; nil = nothing
 }
 
-func (s *stub) List(context.Context, string) (registry.Listing, error) { return s.listing, s.err }
+func (s *stub) List(context.Context, string) (registry.Listing, error) {
+	if s.during != nil {
+		s.during()
+	}
+	return s.listing, s.err
+}
 
 func (s *stub) Resolve(_ context.Context, _ string, tags []string) (found []registry.Tag, absent []string, err error) {
 	for _, tag := range s.listing.Tags {
