@@ -78,6 +78,7 @@ func places() map[string]place {
 		"bench":                          {floor: outside, wire: true, test: true},
 		"e2e":                            {floor: outside, wire: true, test: true},
 		"deploy/prometheus":              {floor: outside, test: true},
+		"torture":                        {floor: outside, wire: true, test: true},
 		"internal/architecture":          {floor: outside, test: true},
 	}
 }

@@ -28,7 +28,33 @@ func AssertEqual(t testing.TB, sourceURL, destinationURL string, repositories ..
 // A subject that the source does not have may be missing at the destination too, and so may a layer that is not to be
 // distributed: the specifications allow both.
 func Equal(ctx context.Context, sourceURL, destinationURL string, repositories ...string) error {
+	c := comparison{source: NewClient(sourceURL), destination: NewClient(destinationURL), subjects: true}
+	if err := c.run(ctx, repositories); err != nil {
+		return err
+	}
+	return errors.Join(c.differences...)
+}
+
+// Differences compares as [Equal] does, and tells what differs from an error, which says that a registry could not be
+// looked at. A subject is no child: one that no tag reaches may be missing at the destination.
+func Differences(ctx context.Context, sourceURL, destinationURL string, repositories ...string) ([]error, error) {
 	c := comparison{source: NewClient(sourceURL), destination: NewClient(destinationURL)}
+	if err := c.run(ctx, repositories); err != nil {
+		return nil, err
+	}
+	return c.differences, nil
+}
+
+// comparison gathers differences; its methods return an error only where they could not look.
+type comparison struct {
+	source, destination *Client
+	subjects            bool            // whether subjects that no tag reaches are compared, too
+	seen                map[string]bool // digests of the repository that were looked at
+	differences         []error
+}
+
+// run compares these repositories, or all of both catalogs, and closes the clients.
+func (c *comparison) run(ctx context.Context, repositories []string) error {
 	defer c.source.Close()
 	defer c.destination.Close()
 	if len(repositories) == 0 {
@@ -42,14 +68,7 @@ func Equal(ctx context.Context, sourceURL, destinationURL string, repositories .
 			return err
 		}
 	}
-	return errors.Join(c.differences...)
-}
-
-// comparison gathers differences; its methods return an error only where they could not look.
-type comparison struct {
-	source, destination *Client
-	seen                map[string]bool // digests of the repository that were looked at
-	differences         []error
+	return nil
 }
 
 func (c *comparison) differ(format string, args ...any) {
@@ -154,7 +173,7 @@ func (c *comparison) content(ctx context.Context, repository, digest string, man
 			return err
 		}
 	}
-	if doc.Subject != nil {
+	if doc.Subject != nil && c.subjects {
 		if err := c.manifest(ctx, repository, doc.Subject.Digest, true); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package registrytest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -229,13 +230,23 @@ func ping(ctx context.Context, client *http.Client, url string) error {
 	return nil
 }
 
-// ReservePort picks a TCP port on loopback that stays the test's own while the registry on it is dead.
-//
-// It is taken below the ephemeral range: a port from there could, while the registry is down, become the local end of
-// somebody's outgoing connection. The UDP socket of the same number is held for the length of the test, as a lock
-// between test binaries that vanishes with its holder.
+// ReservePort picks a TCP port on loopback that stays the test's own while the registry on it is dead; see [Reserve].
 func ReservePort(t testing.TB) int {
 	t.Helper()
+	port, release, err := Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return port
+}
+
+// Reserve picks a TCP port on loopback that stays the caller's own until release, also while nobody listens on it.
+//
+// It is taken below the ephemeral range: a port from there could, while the registry is down, become the local end of
+// somebody's outgoing connection. The UDP socket of the same number is held until release, as a lock between processes
+// that vanishes with its holder.
+func Reserve() (port int, release func(), err error) {
 	const first, last = 20000, 32000
 	start := time.Now().Nanosecond() + os.Getpid()*131
 	for i := range last - first {
@@ -250,11 +261,9 @@ func ReservePort(t testing.TB) int {
 			continue
 		}
 		_ = listener.Close()
-		t.Cleanup(func() { _ = lock.Close() })
-		return port
+		return port, func() { _ = lock.Close() }, nil
 	}
-	t.Fatal("registrytest: no free port on loopback")
-	return 0
+	return 0, nil, errors.New("registrytest: no free port on loopback")
 }
 
 // moduleRoot is the folder of the go.mod above the test's working directory.

@@ -49,7 +49,7 @@ func sharedCluster(t testing.TB) *Cluster {
 // a server already, and no Postgres is installed to start one with, it skips the test: that server is not ours to stop.
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
-	if _, err := findPostgres(); err != nil && os.Getenv("DATABASE_URL") != "" {
+	if _, err := FindPostgres(); err != nil && os.Getenv("DATABASE_URL") != "" {
 		t.Skip("the server of DATABASE_URL cannot be stopped, and no other is installed")
 	}
 	cluster, err := newCluster(false)
@@ -87,7 +87,7 @@ func (c *Cluster) Start(t testing.TB) {
 }
 
 func newCluster(once bool) (*Cluster, error) {
-	bin, err := findPostgres()
+	bin, err := FindPostgres()
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func newCluster(once bool) (*Cluster, error) {
 }
 
 func (c *Cluster) initialize() error {
-	prefix, err := unprivileged(c.dir)
+	prefix, err := Unprivileged(c.dir)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ const leashScript = `trap '' INT; remove=$1; shift
 func (c *Cluster) start() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	prefix, err := unprivileged("")
+	prefix, err := Unprivileged("")
 	if err != nil {
 		return err
 	}
@@ -186,8 +186,8 @@ func (c *Cluster) stop() error {
 	return err
 }
 
-// findPostgres finds the folder of the server's programs: on the PATH, or where Debian keeps the newest version.
-func findPostgres() (string, error) {
+// FindPostgres finds the folder of the server's programs: on the PATH, or where Debian keeps the newest version.
+func FindPostgres() (string, error) {
 	if path, err := exec.LookPath("initdb"); err == nil {
 		return filepath.Dir(path), nil
 	}
@@ -205,9 +205,9 @@ func version(initdb string) int {
 	return number
 }
 
-// unprivileged returns the command prefix that runs a program as another user where we are root, as which Postgres
+// Unprivileged returns the command prefix that runs a program as another user where we are root, as which Postgres
 // refuses to run, and gives that user the folder.
-func unprivileged(dir string) ([]string, error) {
+func Unprivileged(dir string) ([]string, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// kind is a kind of fault.
+type kind string
+
+// The kinds of faults.
+const (
+	kill      kind = "kill"      // SIGKILL, and started again at the end
+	restart   kind = "restart"   // SIGTERM, and started again at the end
+	freeze    kind = "freeze"    // SIGSTOP, and SIGCONT at the end
+	cut       kind = "cut"       // connections broken, new ones refused
+	delay     kind = "delay"     // every packet
+	throttle  kind = "throttle"  // few bytes a second
+	halfOpen  kind = "half-open" // accepted, and nothing passes in one direction
+	broken    kind = "reset"     // every connection is reset soon after it is made
+	misbehave kind = "misbehave" // a registry answers wrongly
+	notify    kind = "notify"    // notifications are lost, refused, doubled, delayed, reordered
+	renew     kind = "renew"     // a certificate is replaced; it is over at once
+)
+
+// fault is one fault of a plan.
+type fault struct {
+	Number int
+	At     time.Duration // since the start
+	Lasts  time.Duration
+	Kind   kind
+	Target string
+	How    string // a mood, a delivery or a direction, where the kind has one
+	Amount int    // ms of a delay, KB/s of a throttle
+}
+
+func (f fault) String() string {
+	text := fmt.Sprintf("#%d %s %s", f.Number, f.Kind, f.Target)
+	if f.How != "" {
+		text += ": " + f.How
+	}
+	if f.Amount != 0 {
+		text += fmt.Sprintf(" %d", f.Amount)
+	}
+	return text
+}
+
+// parts names what faults may be done to.
+type parts struct {
+	processes, daemons, links, fronts, certificates []string
+}
+
+// planner draws a plan. Two faults never overlap on one target, and all have ended when the time is over.
+type planner struct {
+	random *rand.Rand
+	parts  parts
+	total  time.Duration
+	taken  map[string]time.Duration // until when
+}
+
+// plan is what breaks when, by seed and duration and the parts that there are, in the order of its beginnings.
+func plan(seed uint64, total time.Duration, of parts) []fault {
+	p := planner{random: rand.New(rand.NewPCG(seed, 1)), parts: of, total: total, taken: map[string]time.Duration{}}
+	var all []fault
+	for at := p.between(500, 2000); at < total-time.Second; at += p.gap() {
+		f := p.draw(at)
+		if until, busy := p.taken[f.Target]; busy && at < until {
+			continue
+		}
+		f.Number = len(all) + 1
+		p.taken[f.Target] = f.At + f.Lasts + time.Second // a second of rest
+		all = append(all, f)
+	}
+	return all
+}
+
+// gap is the time from one fault to the next: short, with a calm now and then in which the site can come to rest.
+func (p *planner) gap() time.Duration {
+	if p.random.IntN(9) == 0 {
+		return p.between(4000, 9000)
+	}
+	return p.between(100, 2500)
+}
+
+func (p *planner) between(least, most int) time.Duration {
+	return time.Duration(least+p.random.IntN(most-least)) * time.Millisecond
+}
+
+func (p *planner) one(of []string) string { return of[p.random.IntN(len(of))] }
+
+func (p *planner) draw(at time.Duration) fault {
+	f := fault{At: at, Lasts: p.between(300, 6000)}
+	switch n := p.random.IntN(100); {
+	case n < 16:
+		f.Kind, f.Target, f.Lasts = kill, p.one(p.parts.processes), p.between(0, 3000)
+	case n < 20:
+		f.Kind, f.Target, f.Lasts = restart, p.one(p.parts.daemons), p.between(0, 2000)
+	case n < 34:
+		f.Kind, f.Target = freeze, p.one(p.parts.processes)
+		if p.random.IntN(6) == 0 {
+			f.Lasts = p.between(10_000, 40_000) // longer than any lease
+		}
+	case n < 62:
+		p.drawLink(&f)
+	case n < 84:
+		f.Kind, f.Target = misbehave, p.one(p.parts.fronts)
+		f.How = string(moods()[p.random.IntN(len(moods()))])
+	case n < 96:
+		f.Kind, f.Target = notify, "notifications"
+		f.How = string(deliveries()[p.random.IntN(len(deliveries()))])
+	default:
+		f.Kind, f.Target, f.Lasts = renew, p.one(p.parts.certificates), 0
+	}
+	f.Lasts = min(f.Lasts, p.total-at)
+	return f
+}
+
+func (p *planner) drawLink(f *fault) {
+	f.Target = p.one(p.parts.links)
+	f.How = p.one([]string{"upstream", "downstream"})
+	switch p.random.IntN(5) {
+	case 0:
+		f.Kind, f.How = cut, ""
+	case 1:
+		f.Kind, f.Amount = delay, 50+p.random.IntN(1500)
+	case 2:
+		f.Kind, f.Amount = throttle, 5+p.random.IntN(100)
+	case 3:
+		f.Kind = halfOpen
+		f.Lasts = p.between(1000, 20_000)
+	default:
+		f.Kind, f.How, f.Amount = broken, "downstream", p.random.IntN(300)
+	}
+}
