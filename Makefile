@@ -110,7 +110,6 @@ test-fast: tools ## The tests alone, without the race detector
 demo: $(DEMO_STAMPS) build ## Show two registries and both daemons at work; ONESHOT=1 checks and exits
 	@ONESHOT='$(ONESHOT)' go run ./demo
 
-<<<<<<< HEAD
 # What `make bench` measures beside the pair; skopeo is a distribution's to install.
 PEERS := \
 	regsync=github.com/regclient/regclient/cmd/regsync@v0.11.7 \
@@ -125,11 +124,10 @@ RUNS ?= 1
 bench: tools build $(foreach tool,$(PEERS),$(call stamp,$(tool))) ## Measure the pair beside other copiers: WORKLOADS=W1,...,W6 PROGRAMS=... RTT=0s,50ms RUNS=3
 	@ANTIPODE_BENCH_WORKLOADS=$(WORKLOADS) ANTIPODE_BENCH_PROGRAMS=$(PROGRAMS) ANTIPODE_BENCH_RTT=$(RTT) \
 		ANTIPODE_BENCH_RESULTS=$(CURDIR)/bench.jsonl go test ./bench -run '^$$' -bench Copy -benchtime $(RUNS)x -timeout 6h
-=======
+
 .PHONY: torture
 torture: $(DEMO_STAMPS) ## Random work and faults against a whole pair; SEED=1 DURATION=2m DATABASE=sqlite|postgres
 	@go run ./torture -seed '$(or $(SEED),1)' -duration '$(or $(DURATION),2m)' -database '$(or $(DATABASE),sqlite)'
->>>>>>> 762907d (wip)
 
 .PHONY: clean
 clean: ## Remove what was built; the tools in .tools/ stay
