@@ -28,7 +28,13 @@ func (d *daemon) handler(ctx context.Context) (http.Handler, error) {
 			d.sweeper.Now()
 		},
 	}))
-	mux.Handle("GET /{$}", dashboard.New(d.feed, d.nodes, d.logger))
+	page, err := dashboard.New(dashboard.Parts{
+		Feed: d.feed, Nodes: d.nodes, Desk: d.requests, Locator: d.locator, Room: d.room, Logger: d.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle("/", page)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("ok\n"))

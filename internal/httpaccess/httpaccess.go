@@ -33,7 +33,7 @@ const (
 	// longestBody bounds what a form may carry.
 	longestBody = 64 << 10
 	// longestName bounds what a proxy may call somebody.
-	longestName = 256
+	longestName = 128
 )
 
 // Config says who may come in. The zero value lets this machine look.
@@ -139,6 +139,9 @@ func match(secrets []secret, token string) (found secret, ok bool) {
 	}
 	return found, ok
 }
+
+// errForm is what CheckForm says of a form that another page sent.
+var errForm = errors.New("the form was not sent by this page, or is too old: load the page again")
 
 // callerKey is the context's key of the Caller.
 type callerKey struct{}
@@ -288,6 +291,3 @@ func hostname(host string) string {
 	}
 	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 }
-
-// errForm is what CheckForm says of a form that another page sent.
-var errForm = errors.New("the form was not sent by this page, or is too old: load the page again")
