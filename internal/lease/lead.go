@@ -13,10 +13,10 @@ const (
 	releaseWithin = 2 * time.Second
 )
 
-// Lead waits until this process leads in the role, and runs fn with a context that ends with ctx or with the term. When
-// the term was lost it begins again once fn has returned; when fn returned before that, or ctx ended, it gives the role
-// back and returns fn's error. Before it leads, the end of ctx is no error. The database's errors are logged, not
-// returned: it tries again for as long as ctx lasts.
+// Lead waits until this process leads in the role, and runs fn with a context that ends with ctx or with the term, and by
+// which Check knows the term. When the term was lost it begins again once fn has returned; when fn returned before that,
+// or ctx ended, it gives the role back and returns fn's error. Before it leads, the end of ctx is no error. The
+// database's errors are logged, not returned: it tries again for as long as ctx lasts.
 //
 // fn must return soon after its context has ended, and must check the term in each transaction whose write another
 // leader must not see.
@@ -64,7 +64,7 @@ func (l *Leases) serve(
 	ctx context.Context, term *Term, fn func(ctx context.Context, term *Term) error,
 ) (lost bool, err error) {
 	l.opts.Logger.Info("leads now", "role", term.role, "fence", term.fence)
-	leading, end := context.WithCancelCause(ctx)
+	leading, end := context.WithCancelCause(context.WithValue(ctx, termKey{}, term))
 	defer end(nil)
 	// A term outlives ctx until fn has returned: what fn finishes on its way out is done as the leader.
 	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -22,6 +22,18 @@ type Term struct {
 // Fence grows with every term of the role, as long as the database keeps what it committed.
 func (t *Term) Fence() int64 { return t.fence }
 
+// termKey is where a leader's context keeps its term.
+type termKey struct{}
+
+// Check fences a write by the term of the leader whose context, or a child of it, ctx is; see Term.Check. What is written
+// with any other context is not fenced.
+func Check(ctx context.Context, tx *database.Tx) error {
+	if term, ok := ctx.Value(termKey{}).(*Term); ok {
+		return term.Check(ctx, tx)
+	}
+	return nil
+}
+
 // Check refuses with ErrTermLost when the term is over or is another's by now. Called first in a transaction it fences
 // all that this writes: nobody begins another term before the transaction has ended. A transaction whose client falls
 // silent is ended by Postgres after half a term.

@@ -28,7 +28,7 @@ func (s *Store) Cursor(ctx context.Context) (Cursor, error) {
 // so a batch that is applied twice changes nothing the second time.
 //
 // ErrOtherFeed when the store follows another feed (a fresh or started-over store adopts the batch's); ErrCursorBack
-// when cursor is below the stored one.
+// when cursor is below the stored one; ErrOtherScope when another scope came in place of the one that was adopted.
 func (s *Store) Apply(ctx context.Context, feedID string, changes []Change, cursor, head int64) error {
 	if feedID == "" || cursor < 0 {
 		return fmt.Errorf("tracking: apply: feed id %q, cursor %d: a batch needs both", feedID, cursor)
@@ -47,6 +47,9 @@ func (s *Store) Apply(ctx context.Context, feedID string, changes []Change, curs
 			return err
 		}
 		if err := stored.admit(feedID, cursor); err != nil {
+			return err
+		}
+		if err := s.admitScope(ctx, tx); err != nil {
 			return err
 		}
 		inserted, err := upsert(ctx, tx, changes, now)

@@ -11,8 +11,8 @@ import (
 )
 
 // Claim leases the due repository that pick prefers to owner, which must not be empty; nil and no error when there is
-// none, or the site is paused. Two claims never return the same repository while the first one's lease holds. The first
-// renewal is due before Options.Lease is over.
+// none, the site is paused or promoted, or another scope came in place of the adopted one. Two claims never return the
+// same repository while the first one's lease holds. The first renewal is due before Options.Lease is over.
 func (s *Store) Claim(ctx context.Context, owner string, pick Pick) (*Lease, error) {
 	if owner == "" {
 		return nil, errors.New("tracking: claim: the owner has no name")
@@ -71,13 +71,15 @@ func earliest(ctx context.Context, q database.Queryer, class Class) (int64, erro
 	return due, nil
 }
 
-// claimQuery finds the row to claim: $1 is the class, $2 the time. A row that is leased is due when its lease ends, so
-// what a dead worker left behind is found here too.
+// claimQuery finds the row to claim: $1 is the class, $2 the time, $5 and $6 the adopted scope. A row that is leased is due
+// when its lease ends, so what a dead worker left behind is found here too.
 const claimQuery = `SELECT name FROM repository WHERE class = $1 AND due_at <= $2
-	AND NOT EXISTS (SELECT 1 FROM site WHERE paused OR promoted_at IS NOT NULL) ORDER BY due_at, name LIMIT 1`
+	AND NOT EXISTS (SELECT 1 FROM site WHERE paused OR promoted_at IS NOT NULL OR scope <> $5 OR names <> $6)
+	ORDER BY due_at, name LIMIT 1`
 
 func (s *Store) claimClass(ctx context.Context, tx *database.Tx, owner string, class Class, now int64) (*Lease, error) {
 	lease := &Lease{Owner: owner, Class: class}
+	selection, renamed := s.adoptedTexts()
 	var changed sql.NullInt64
 	// A lease that was not ended was a worker's that died, maybe between a write to the registry and its record.
 	err := tx.QueryRowContext(ctx, `UPDATE repository SET lease_until = $3, lease_owner = $4, fence = fence + 1,
@@ -85,7 +87,7 @@ func (s *Store) claimClass(ctx context.Context, tx *database.Tx, owner string, c
 		relist = FALSE, changed_since_claim_at = NULL WHERE name = (`+claimQuery+tx.SkipLocked()+`)
 		RETURNING name, wanted_revision, synced_revision, fence, tag_count, tag_sum, verify, held_reason, released,
 		failures, oldest_unsynced_at`,
-		int64(class), now, now+s.opts.Lease.Milliseconds(), owner,
+		int64(class), now, now+s.opts.Lease.Milliseconds(), owner, selection, renamed,
 	).Scan(&lease.Repository, &lease.Wanted, &lease.Synced, &lease.Fence, &lease.TagCount, &lease.Sum, &lease.Verify, &lease.Held,
 		&lease.Released, &lease.Failures, &changed)
 	if errors.Is(err, sql.ErrNoRows) {

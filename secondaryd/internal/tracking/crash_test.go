@@ -18,8 +18,8 @@ type operation = databasetest.Operation[*tracking.Store]
 
 // reads are the methods that write nothing. A new method is either here or among the operations.
 var reads = []string{
-	"Content", "Cursor", "Get", "Journal", "List", "NextDue", "Paused", "Promoted", "Pins", "Referrers", "RefuseRemovals", "Summary",
-	"Watch", "Has", "Locate",
+	"Content", "Cursor", "Get", "InForce", "Journal", "List", "NextDue", "Paused", "Promoted", "Pins", "Referrers",
+	"RefuseRemovals", "Replicas", "Summary", "Watch", "Has", "Locate",
 }
 
 // TestEveryStatementMayFail has each statement of each operation fail once.

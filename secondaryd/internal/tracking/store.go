@@ -6,9 +6,11 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 	"time"
 
 	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/lease"
 )
 
 //go:embed migrations
@@ -32,8 +34,9 @@ type Options struct {
 
 // Store is the tracking table, the cursor, the journal and the content index in one database.
 type Store struct {
-	db   *database.DB
-	opts Options
+	db      *database.DB
+	opts    Options
+	adopted atomic.Pointer[Scope] // what this process replicates by; nil before Adopt
 }
 
 // Open brings the database's tables up to date and returns the store. The database stays the caller's to close.
@@ -59,17 +62,20 @@ func Open(ctx context.Context, db *database.DB, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("tracking: %w", err)
 	}
 	s := &Store{db: db, opts: opts}
-	return s, s.endLeases(ctx)
+	return s, s.forgetDead(ctx)
 }
 
-// endLeases makes due what the process before was working on when it ended without a word. SQLite serves one process,
+// forgetDead makes due what the process before was working on when it ended without a word. SQLite serves one process,
 // so no lease has a holder by now; should there be one all the same, its fence is no longer the newest. On Postgres
 // leases are other processes', and run out by themselves.
-func (s *Store) endLeases(ctx context.Context) error {
+func (s *Store) forgetDead(ctx context.Context) error {
 	if s.db.Dialect() != database.SQLite {
 		return nil
 	}
 	return s.write(ctx, "end the leases of before", func(ctx context.Context, tx *database.Tx, _ int64) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM replica"); err != nil {
+			return err
+		}
 		// As with a lease that ran out, nobody knows what was written under it.
 		_, err := tx.ExecContext(ctx, `UPDATE repository SET lease_until = 0, lease_owner = '', fence = fence + 1,
 			tag_sum = '' WHERE lease_until > 0`)
@@ -77,7 +83,8 @@ func (s *Store) endLeases(ctx context.Context) error {
 	})
 }
 
-// write runs fn in one transaction with the database's time and names the operation in its error.
+// write runs fn in one transaction with the database's time and names the operation in its error. With a leader's context
+// it is fenced by the leader's term.
 func (s *Store) write(ctx context.Context, op string,
 	fn func(ctx context.Context, tx *database.Tx, now int64) error,
 ) error {
@@ -104,6 +111,9 @@ func (s *Store) writeLease(ctx context.Context, op string,
 
 func timed(fn func(ctx context.Context, tx *database.Tx, now int64) error) func(context.Context, *database.Tx) error {
 	return func(ctx context.Context, tx *database.Tx) error {
+		if err := lease.Check(ctx, tx); err != nil {
+			return err
+		}
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err

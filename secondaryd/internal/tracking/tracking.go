@@ -171,4 +171,6 @@ var (
 	ErrOtherFeed = errors.New("batch of another feed")
 	// ErrCursorBack says that a batch ends below the cursor: another follower is ahead. Read Cursor and subscribe anew.
 	ErrCursorBack = errors.New("cursor would go back")
+	// ErrOtherScope says that the site replicates by another configuration than this process: Adopt first.
+	ErrOtherScope = errors.New("the site replicates by another configuration")
 )
