@@ -105,7 +105,7 @@ func repositoryA(name string, run func(ctx context.Context, s *tracking.Store, r
 }
 
 func operations() []operation {
-	return slices.Concat(following(), working(), controlling(), promoting(), remembering(), braking())
+	return slices.Concat(following(), sharing(), working(), controlling(), promoting(), remembering(), braking())
 }
 
 func following() []operation {
@@ -138,6 +138,37 @@ func following() []operation {
 				return err
 			},
 		},
+	}
+}
+
+// sharing are the operations of one of several processes.
+func sharing() []operation {
+	reported := func(t testing.TB, s *tracking.Store) {
+		t.Helper()
+		on(t, s).must(s.ReportReplica(t.Context(), "one", "first"))
+	}
+	return []operation{
+		{
+			Name: "Adopt",
+			Prepare: func(t testing.TB, s *tracking.Store) {
+				t.Helper()
+				finished(t, s, synced())
+				_, err := s.SetScope(t.Context(), tracking.Scope{Selection: "all", Names: "as they are"})
+				on(t, s).must(err)
+			},
+			Run: func(ctx context.Context, s *tracking.Store) error {
+				_, _, err := s.Adopt(ctx, "one", tracking.Scope{
+					Selection: "not b", Names: "others", Wants: func(repository string) bool { return repository != "b" },
+				})
+				return err
+			},
+		},
+		{Name: "ReportReplica", Prepare: reported, Run: func(ctx context.Context, s *tracking.Store) error {
+			return s.ReportReplica(ctx, "one", "second")
+		}},
+		{Name: "DropReplica", Prepare: reported, Run: func(ctx context.Context, s *tracking.Store) error {
+			return s.DropReplica(ctx, "one")
+		}},
 	}
 }
 
