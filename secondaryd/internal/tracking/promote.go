@@ -45,14 +45,17 @@ func (s *Store) Promote(ctx context.Context, at int64) error {
 		if err != nil {
 			return err
 		}
-		if already, err := promoted(ctx, tx, ""); err != nil || !already.IsZero() {
-			return errors.Join(err, ErrPromoted)
+		if err := refuseWhenPromoted(ctx, tx); err != nil {
+			return err
 		}
 		if at >= 0 {
 			var unsynced int64
 			err := tx.QueryRowContext(ctx, "SELECT count(*) FROM repository WHERE phase <> 'synced'").Scan(&unsynced)
-			if err != nil || unsynced > 0 || cursor.Revision != at {
-				return errors.Join(err, ErrBehind)
+			if err != nil {
+				return err
+			}
+			if unsynced > 0 || cursor.Revision != at {
+				return ErrBehind
 			}
 		}
 		if _, err := tx.ExecContext(ctx, "UPDATE site SET promoted_at = $1", now); err != nil {
@@ -75,8 +78,12 @@ func (s *Store) Demote(ctx context.Context) error {
 		if _, err := s.lockSite(ctx, tx); err != nil {
 			return err
 		}
-		if at, err := promoted(ctx, tx, ""); err != nil || at.IsZero() {
-			return errors.Join(err, ErrNotPromoted)
+		at, err := promoted(ctx, tx, "")
+		if err != nil {
+			return err
+		}
+		if at.IsZero() {
+			return ErrNotPromoted
 		}
 		if _, err := tx.ExecContext(ctx, "UPDATE site SET promoted_at = NULL"); err != nil {
 			return err
