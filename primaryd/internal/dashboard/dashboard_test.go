@@ -2,6 +2,7 @@ package dashboard_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 	stopBrowser()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
-			slog.Error("goroutines are left", "error", err)
+			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
 	}

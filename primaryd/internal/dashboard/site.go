@@ -89,6 +89,7 @@ func (s *site) rank() int {
 		return syncing
 	case node.Healthy:
 		return healthy
+	case node.Paused, node.Promoted:
 	}
 	return paused
 }
