@@ -79,6 +79,8 @@ func (w *world) begin(f fault) (end func() error, err error) {
 	case notify:
 		w.hook.Set(delivery(f.How))
 		return func() error { w.hook.Set(delivered); return nil }, nil
+	case full:
+		return w.fill(f.Target)
 	case renew:
 		return nil, w.renew(f.Target)
 	}

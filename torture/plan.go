@@ -21,6 +21,7 @@ const (
 	broken    kind = "reset"     // every connection is reset soon after it is made
 	misbehave kind = "misbehave" // a registry answers wrongly
 	notify    kind = "notify"    // notifications are lost, refused, doubled, delayed, reordered
+	full      kind = "full"      // a disk: no byte is free
 	renew     kind = "renew"     // a certificate is replaced; it is over at once
 )
 
@@ -48,7 +49,7 @@ func (f fault) String() string {
 
 // parts names what faults may be done to.
 type parts struct {
-	processes, daemons, links, fronts, certificates []string
+	processes, daemons, links, fronts, certificates, disks []string
 }
 
 // planner draws a plan. Two faults never overlap on one target, and all have ended when the time is over.
@@ -101,14 +102,16 @@ func (p *planner) draw(at time.Duration) fault {
 		if p.random.IntN(6) == 0 {
 			f.Lasts = p.between(10_000, 40_000) // longer than any lease
 		}
-	case n < 62:
+	case n < 61:
 		p.drawLink(&f)
-	case n < 84:
+	case n < 82:
 		f.Kind, f.Target = misbehave, p.one(p.parts.fronts)
 		f.How = string(moods()[p.random.IntN(len(moods()))])
-	case n < 96:
+	case n < 93:
 		f.Kind, f.Target = notify, "notifications"
 		f.How = string(deliveries()[p.random.IntN(len(deliveries()))])
+	case n < 98:
+		f.Kind, f.Target = full, p.one(p.parts.disks)
 	default:
 		f.Kind, f.Target, f.Lasts = renew, p.one(p.parts.certificates), 0
 	}

@@ -74,7 +74,7 @@ func (w *world) torture(ctx context.Context, l *ledger) (equalAfter time.Duratio
 
 	w.diary.Restart() // the plan's time begins when all is ready
 	work := &workload{
-		seed: w.Seed, client: primary, ledger: l, diary: w.diary, storage: w.path(primaryRegistry),
+		seed: w.Seed, client: primary, ledger: l, diary: w.diary, storage: filepath.Join(w.path(primaryStorage), "registry"),
 	}
 	working, rest := context.WithTimeout(ctx, w.Duration)
 	var workers sync.WaitGroup

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
-	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -20,14 +19,22 @@ const (
 	siteRegistry    = "site-registry"
 )
 
+// The disks of the registries and of the databases.
+const (
+	primaryStorage = "primary-storage"
+	siteStorage    = "site-storage"
+	primaryData    = "primary-data"
+	siteData       = "site-data"
+)
+
 // registries configures both registries: CNCF distribution, as Antipode recommends it.
 func (w *world) registries() error {
-	for _, name := range []string{primaryRegistry, siteRegistry} {
+	for name, storage := range map[string]string{primaryRegistry: primaryStorage, siteRegistry: siteStorage} {
 		config := map[string]any{
 			"version": "0.1",
 			"log":     map[string]any{"level": "error", "accesslog": map[string]any{"disabled": true}},
 			"storage": map[string]any{
-				"filesystem": map[string]any{"rootdirectory": w.path(name)},
+				"filesystem": map[string]any{"rootdirectory": filepath.Join(w.path(storage), "registry")},
 				"delete":     map[string]any{"enabled": true},
 			},
 			// Behind the links it must not tell clients its own address.
@@ -113,9 +120,9 @@ func (w *world) services(certificate, name string, more map[string]any) map[stri
 // databaseURL is the database of a side.
 func (w *world) databaseURL(side string) string {
 	if w.Database == "sqlite" {
-		return "sqlite:" + w.path(side+".db")
+		return "sqlite:" + filepath.Join(w.path(side+"-data"), side+".db")
 	}
-	query := url.Values{"host": {w.path(side + "-pg")}, "user": {"antipode"}, "sslmode": {"disable"}}
+	query := url.Values{"host": {w.path(side + "-data")}, "user": {"antipode"}, "sslmode": {"disable"}}
 	return (&url.URL{Scheme: "postgres", Path: "/postgres", RawQuery: query.Encode()}).String()
 }
 
@@ -139,10 +146,7 @@ func (w *world) databases() error {
 // postgres makes a server that keeps what it has confirmed when it is killed; that it also survives the machine's power
 // being cut is not asked of it, which makes it faster.
 func (w *world) postgres(bin, side string) error {
-	dir := w.path(side + "-pg")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
+	dir := w.path(side + "-data")
 	prefix, err := databasetest.Unprivileged(dir)
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ type wire struct {
 
 // newWire listens on a port and passes everything on to an address.
 func newWire(name string, port int, to string) (*wire, error) {
+	zerolog.SetGlobalLevel(zerolog.Disabled) // its toxics log on their own, around the logger that they are given
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	l := &wire{name: name, proxy: toxiproxy.NewProxy(server, name, loopback(port), to)}
 	if err := l.proxy.Start(); err != nil {

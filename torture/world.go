@@ -53,6 +53,7 @@ type world struct {
 	processes map[string]*process
 	links     map[string]*wire
 	fronts    map[string]*front
+	disks     map[string]*disk
 	hook      *hook
 	closers   []func()
 
@@ -70,6 +71,7 @@ func newWorld(ctx context.Context, o options, d *diary, acknowledged func(event)
 	w := &world{
 		options: o, dir: dir, diary: d, ports: map[string]int{}, processes: map[string]*process{},
 		links: map[string]*wire{}, fronts: map[string]*front{}, clients: map[string]*grpc.ClientConn{},
+		disks: map[string]*disk{},
 	}
 	d.Note("world", "in %s", dir)
 	// Postgres runs as another user where we are root.
@@ -78,7 +80,7 @@ func newWorld(ctx context.Context, o options, d *diary, acknowledged func(event)
 
 func (w *world) make(ctx context.Context, acknowledged func(event)) error {
 	for _, step := range []func() error{
-		w.reserve, w.certificates, w.databases,
+		w.reserve, w.certificates, w.makeDisks, w.databases,
 		func() error { return w.connect(ctx, acknowledged) },
 		w.registries, w.daemons,
 	} {
@@ -150,6 +152,7 @@ func (w *world) parts() parts {
 		links:        []string{notifyLink, readLink, followLink, sourceLink, replicaLink},
 		fronts:       []string{readLink, sourceLink, replicaLink},
 		certificates: []string{primaryName, siteName},
+		disks:        []string{primaryStorage, siteStorage, primaryData, siteData},
 	}
 }
 
