@@ -37,13 +37,13 @@ func (w *world) fill(name string) (end func() error, err error) {
 	d := w.disks[name]
 	if !d.small {
 		w.diary.Note("fault", "%s is left alone: it is no disk of its own", name)
-		return nil, nil //nolint:nilnil // it is over at once
+		return nil, nil // it is over at once
 	}
 	filler := filepath.Join(d.dir, "filler")
 	end = func() error { return os.Remove(filler) }
 	file, err := os.Create(filler)
 	if errors.Is(err, syscall.ENOSPC) {
-		return nil, nil //nolint:nilnil // full already
+		return nil, nil // full already
 	}
 	if err != nil {
 		return nil, err

@@ -140,7 +140,7 @@ func (b *balancer) dial() net.Conn {
 	b.mu.Unlock()
 	for i := range b.targets {
 		dialer := net.Dialer{Timeout: time.Second}
-		conn, err := dialer.Dial("tcp", b.targets[(first+i)%len(b.targets)]) //nolint:noctx // the time is bounded
+		conn, err := dialer.Dial("tcp", b.targets[(first+i)%len(b.targets)])
 		if err == nil {
 			return conn
 		}

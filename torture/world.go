@@ -317,7 +317,7 @@ func (w *world) feedRow(ctx context.Context, repository string) (*antipodev1.Rep
 			return row, nil
 		}
 	}
-	return nil, nil //nolint:nilnil // as documented
+	return nil, nil // as documented
 }
 
 // siteRow asks secondaryd for its row of a repository.
