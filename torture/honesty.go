@@ -22,11 +22,10 @@ type honesty struct {
 	told   map[string]bool // what was found wrong already: the same is not told twice
 }
 
-// sweeps counts the sweeps that compared a repository since its last change.
+// sweeps counts the sweeps that compared a repository since a moment.
 type sweeps struct {
-	version int
-	last    time.Time
-	rounds  int
+	since, last time.Time
+	rounds      int
 }
 
 // Run checks until ctx ends.
@@ -41,30 +40,30 @@ func (h *honesty) Run(ctx context.Context) {
 	}
 }
 
-// account counts the sweeps over a repository that was changed without primaryd being told. The listing of one round
-// may be older than the change; a round of one primaryd begins after its last has ended. One of two may be frozen
-// between reading and writing for longer than any number of rounds, so there nothing is concluded.
+// account counts the sweeps over a repository, and tells the ledger what they must have found. The listing of one round
+// may be older than the moment from which they are counted; a round of one primaryd begins after its last has ended. One
+// of two may be frozen between reading and writing for longer than any number of rounds, so there nothing is concluded.
 func (h *honesty) account(ctx context.Context, repository string) {
 	const enough = 3
-	version, since, needed := h.ledger.Unaccounted(repository)
-	if !needed || h.world.replicas() > 1 {
-		return
-	}
-	row, err := h.world.feedRow(ctx, repository)
-	if err != nil || row.GetSweptAt() == nil || !row.GetSweptAt().AsTime().After(since) {
+	if h.world.replicas() > 1 {
 		return
 	}
 	s := h.swept[repository]
-	if s == nil || s.version != version {
-		s = &sweeps{version: version}
+	if s == nil {
+		s = &sweeps{since: time.Now()}
 		h.swept[repository] = s
 	}
-	if at := row.GetSweptAt().AsTime(); at.After(s.last) {
+	row, err := h.world.feedRow(ctx, repository)
+	if err != nil || row.GetSweptAt() == nil {
+		return
+	}
+	if at := row.GetSweptAt().AsTime(); at.After(s.since) && at.After(s.last) {
 		s.last = at
 		s.rounds++
 	}
 	if s.rounds >= enough {
-		h.ledger.Account(repository, version)
+		h.ledger.Account(repository, s.since)
+		h.swept[repository] = &sweeps{since: time.Now()}
 	}
 }
 

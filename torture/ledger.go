@@ -29,8 +29,8 @@ type book struct {
 	// An operation is accounted for when primaryd has acknowledged the registry's notification of it. One that was not
 	// confirmed, or that the registry tells nobody of, never is: only a sweep finds it.
 	unaccounted bool
+	doubted     time.Time // when the last such operation ended
 	awaited     []awaited
-	changed     time.Time // when the last operation ended
 }
 
 // entry is one tag's part.
@@ -47,8 +47,8 @@ type entry struct {
 
 // awaited is a notification that the registry sends of an operation.
 type awaited struct {
-	action, tag string
-	since       time.Time
+	action, tag  string
+	since, ended time.Time // of the operation
 }
 
 func newLedger() *ledger { return &ledger{books: map[string]*book{}} }
@@ -76,15 +76,15 @@ func (b *book) begin() {
 	b.busy = true
 }
 
-// end closes an operation whose notifications, where it was confirmed, are about these tags.
+// end closes an operation. Where it was confirmed and is announced, its notifications are about these tags.
 func (b *book) end(confirmed bool, action string, since time.Time, tags ...string) {
-	b.busy, b.changed = false, time.Now()
+	b.busy = false
 	if !confirmed {
-		b.unaccounted = true
+		b.unaccounted, b.doubted = true, time.Now()
 		return
 	}
 	for _, tag := range tags {
-		b.awaited = append(b.awaited, awaited{action: action, tag: tag, since: since})
+		b.awaited = append(b.awaited, awaited{action: action, tag: tag, since: since, ended: time.Now()})
 	}
 }
 
@@ -133,7 +133,7 @@ func (l *ledger) Remove(repository string, tags []string, digest string, announc
 		e := b.entry(tag)
 		// Where it is not certain that the tag is removed, it is not certain that its removal is announced either.
 		if e.possible[absent] || (digest != absent && len(e.possible) > 1) {
-			b.unaccounted = true
+			announced = false
 		}
 		e.hold = 0
 		e.possible[absent] = true
@@ -244,20 +244,11 @@ func (l *ledger) Same(repository string, version int) bool {
 	return l.book(repository).version == version
 }
 
-// Unaccounted returns the version of a repository in which nothing is going on but not all is accounted for, and when
-// the last operation ended.
-func (l *ledger) Unaccounted(repository string) (version int, since time.Time, so bool) {
+// Account says that a sweep has found whatever was done before a time.
+func (l *ledger) Account(repository string, before time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.book(repository)
-	return b.version, b.changed, !b.busy && (b.unaccounted || len(b.awaited) > 0)
-}
-
-// Account says that a sweep has found whatever was done up to a version; later operations stay as they are.
-func (l *ledger) Account(repository string, version int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if b := l.book(repository); b.version == version {
-		b.unaccounted, b.awaited = false, nil
-	}
+	b.unaccounted = b.unaccounted && !b.doubted.Before(before)
+	b.awaited = slices.DeleteFunc(b.awaited, func(a awaited) bool { return a.ended.Before(before) })
 }
