@@ -21,20 +21,26 @@ import (
 	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/antipode-registry/antipode/internal/gateway"
 	"github.com/antipode-registry/antipode/internal/httpaccess"
+	"github.com/antipode-registry/antipode/internal/lease"
 	"github.com/antipode-registry/antipode/internal/link"
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/internal/telemetry"
 	"github.com/antipode-registry/antipode/internal/transfer"
 	"github.com/antipode-registry/antipode/secondaryd/internal/follow"
+	"github.com/antipode-registry/antipode/secondaryd/internal/replica"
 	"github.com/antipode-registry/antipode/secondaryd/internal/replicate"
 	"github.com/antipode-registry/antipode/secondaryd/internal/service"
 	"github.com/antipode-registry/antipode/secondaryd/internal/sweep"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
 
-// lease is how long a claim of a repository lasts without being renewed, and so how long a repository waits for another
+// claim is how long a claim of a repository lasts without being renewed, and so how long a repository waits for another
 // worker after its own was killed.
-const lease = 30 * time.Second
+const claim = 30 * time.Second
+
+// soleTerm is how long a leader leads without a renewal where no other process may be: no slow disk ends its term, and
+// the next process does not wait for it.
+const soleTerm = 5 * time.Minute
 
 func newServe() *cobra.Command {
 	var path string
@@ -70,8 +76,10 @@ type daemon struct {
 	tracking *tracking.Store
 	primary  *client.Client
 	site     *registry.Registry
+	replica  *replica.Replica // this process among those of the site
 	engine   *replicate.Engine
 	follower *follow.Follower
+	status   *service.Status
 	reporter *service.Reporter
 	requests *service.Requests
 	sweeper  *sweep.Sweeper
@@ -92,11 +100,8 @@ func serve(ctx context.Context, cfg *settings, logger *slog.Logger) error {
 	d.logger.Info("listening", "service", "http", "address", d.http.Addr().String())
 	d.logger.Info("listening", "service", "grpc", "address", d.server.Addr().String())
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.engine.Run(ctx) })
-	group.Go(func() error { return d.follower.Run(ctx) })
-	group.Go(func() error { return d.requests.Run(ctx) })
+	group.Go(func() error { return d.replica.Run(ctx, d.engine.Run, d.lead) })
 	group.Go(func() error { return d.reporter.Run(ctx) })
-	group.Go(func() error { return d.sweeper.Run(ctx) })
 	group.Go(func() error { return d.server.Run(ctx) })
 	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.web, d.logger) })
 	err := group.Wait()
@@ -119,14 +124,40 @@ func (d *daemon) openTracking(ctx context.Context) (err error) {
 	if d.db, err = database.Open(ctx, d.cfg.Database, d.logger); err != nil {
 		return err
 	}
-	if d.tracking, err = tracking.Open(ctx, d.db, tracking.Options{Lease: lease}); err != nil {
+	if d.tracking, err = tracking.Open(ctx, d.db, tracking.Options{Lease: claim}); err != nil {
 		return err
 	}
-	changed, err := d.tracking.SetScope(ctx, d.cfg.scope())
-	if changed {
-		d.logger.Info("what is replicated was changed in the configuration; reading the feed from its beginning")
+	return d.openReplica(ctx)
+}
+
+func (d *daemon) openReplica(ctx context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("name of this machine: %w", err)
 	}
-	return err
+	name, shared, term := fmt.Sprintf("%s/%d", host, os.Getpid()), d.db.Dialect() == database.Postgres, lease.TTL
+	if !shared {
+		term = soleTerm
+	}
+	leases, err := lease.Open(ctx, d.db, lease.Options{Owner: name, TTL: term, Logger: d.logger})
+	if err != nil {
+		return err
+	}
+	d.replica = replica.New(d.tracking, leases, replica.Options{
+		Name: name, Scope: d.cfg.scope(), Shared: shared, Logger: d.logger,
+		Describe: func() string { return d.status.Describe() },
+	})
+	return nil
+}
+
+// lead does what one of the site's processes does for all.
+func (d *daemon) lead(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.follower.Run(ctx) })
+	group.Go(func() error { return d.requests.Run(ctx) })
+	group.Go(func() error { return d.sweeper.Run(ctx) })
+	d.reporter.Begin()
+	return group.Wait()
 }
 
 func (d *daemon) openPrimary(context.Context) (err error) {
@@ -169,10 +200,6 @@ func (d *daemon) openSource(url string) (*registry.Registry, error) {
 }
 
 func (d *daemon) openEngine(context.Context) error {
-	host, err := os.Hostname()
-	if err != nil {
-		return fmt.Errorf("name of this machine: %w", err)
-	}
 	d.download = d.cfg.Replication.Bandwidth.download()
 	copier := transfer.New(d.site, d.tracking.Content(), transfer.Options{
 		Blobs: d.cfg.Replication.Blobs, Logger: d.logger, Metrics: transfer.NewMetrics(d.metrics),
@@ -180,7 +207,7 @@ func (d *daemon) openEngine(context.Context) error {
 	d.engine = replicate.New(
 		replicate.Parts{Tracking: d.tracking, Primary: d.primary, Site: d.site, Copier: copier},
 		replicate.Options{
-			Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Workers: d.cfg.Replication.Workers, Lease: lease,
+			Owner: d.replica.Name(), Workers: d.cfg.Replication.Workers, Lease: claim,
 			Policy: d.cfg.policy(), SiteBrake: d.cfg.siteBrake(), Target: d.cfg.target, OpenSource: d.openSource,
 			SourceURL: d.cfg.Primary.RegistryURL, Logger: d.logger, Metrics: replicate.NewMetrics(d.metrics),
 		})
@@ -212,20 +239,20 @@ func (d *daemon) listenGRPC() (err error) {
 		return fmt.Errorf("grpc: %w", err)
 	}
 	d.local = link.NewLocal(cfg, link.Identity{Role: link.RoleOperator, Name: "http", Self: true}, gateway.SecondaryMethods...)
-	status := service.NewStatus(service.StatusSources{
+	d.status = service.NewStatus(service.StatusSources{
 		Version: telemetry.Version(), StartedAt: d.started, Tracking: d.tracking, Database: d.db, Registry: d.site,
-		Follower: d.follower, Engine: d.engine, Bytes: d.engine.Bytes,
+		Replica: d.replica, Follower: d.follower, Engine: d.engine, Bytes: d.engine.Bytes,
 	})
-	service.RegisterMetrics(d.metrics, status)
+	service.RegisterMetrics(d.metrics, d.status)
 	replication := service.NewReplicationService(service.Parts{
-		Node: d.cfg.Node, Tracking: d.tracking, Engine: d.engine, Status: status, Primary: d.primary, Wants: d.cfg.wants,
+		Node: d.cfg.Node, Tracking: d.tracking, Engine: d.engine, Status: d.status, Primary: d.primary, Wants: d.cfg.wants,
 		Logger: d.logger,
 	})
 	d.requests.Serve(replication)
 	for _, registrar := range []grpc.ServiceRegistrar{d.server.GRPC(), d.local} {
 		antipodev1.RegisterReplicationServiceServer(registrar, replication)
 	}
-	d.reporter = service.NewReporter(d.cfg.Node, status, d.primary, d.tracking.Watch, d.logger)
+	d.reporter = service.NewReporter(d.cfg.Node, d.status, d.primary, d.tracking.Watch, d.logger)
 	return nil
 }
 

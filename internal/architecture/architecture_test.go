@@ -67,6 +67,7 @@ func places() map[string]place {
 		"primaryd/internal/setup":        {floor: fronts},
 		"primaryd/internal/sweep":        {floor: workers},
 		"secondaryd/internal/follow":     {floor: workers},
+		"secondaryd/internal/replica":    {floor: workers},
 		"secondaryd/internal/replicate":  {floor: workers},
 		"secondaryd/internal/doctor":     {floor: fronts, wire: true},
 		"secondaryd/internal/service":    {floor: fronts, wire: true},

@@ -35,7 +35,7 @@ func RegisterMetrics(reg prometheus.Registerer, s *Status) {
 		connected:    desc("connected", "1 while the subscription to the primary is up."),
 		registry:     desc("registry_reachable", "1 while the site's registry answers."),
 		db:           desc("database_reachable", "1 while the site's database answers."),
-		bytes:        desc("copied_bytes_total", "Bytes of blobs copied to the site since the process started."),
+		bytes:        desc("copied_bytes_total", "Bytes of blobs copied to the site by this process since it started."),
 	})
 }
 
@@ -59,7 +59,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.connected, number(st.GetConnected()))
 	gauge(c.registry, number(st.GetRegistryReachable()))
 	gauge(c.db, number(st.GetDatabaseReachable()))
-	ch <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(st.GetBytesCopied()))
+	ch <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(c.status.from.Bytes()))
 	if !st.GetDatabaseReachable() {
 		return
 	}

@@ -20,18 +20,28 @@ type Primary interface {
 	Report(ctx context.Context, node string, status *antipodev1.NodeStatus) error
 }
 
-// Reporter tells the primary how the site is.
+// Reporter tells the primary how the site is. Of several processes the leader does, and every one while the site's
+// database does not answer, for nobody leads then.
 type Reporter struct {
 	node    string
 	status  *Status
 	primary Primary
 	wake    func() (<-chan struct{}, func())
 	logger  *slog.Logger
+	began   chan struct{} // to lead
 }
 
 // NewReporter returns a Reporter that also reports whenever wake's channel fires.
 func NewReporter(node string, s *Status, p Primary, wake func() (<-chan struct{}, func()), l *slog.Logger) *Reporter {
-	return &Reporter{node: node, status: s, primary: p, wake: wake, logger: l}
+	return &Reporter{node: node, status: s, primary: p, wake: wake, logger: l, began: make(chan struct{}, 1)}
+}
+
+// Begin has a process that begins to lead report now.
+func (r *Reporter) Begin() {
+	select {
+	case r.began <- struct{}{}:
+	default:
+	}
 }
 
 // Run reports until ctx ends. A report that does not arrive is replaced by the next one.
@@ -41,18 +51,26 @@ func (r *Reporter) Run(ctx context.Context) error {
 	every := time.NewTicker(reportEvery)
 	defer every.Stop()
 	for failed := false; ; {
-		failed = r.report(ctx, failed)
+		if r.speaks(ctx) {
+			failed = r.report(ctx, failed)
+		}
 		// What changes in quick succession is told once.
 		if !rest(ctx, reportAtMost) {
 			return nil
 		}
 		select {
 		case <-changed:
+		case <-r.began:
 		case <-every.C:
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// speaks says whether it is on this process to report.
+func (r *Reporter) speaks(ctx context.Context) bool {
+	return r.status.from.Replica.Leads() || ping(ctx, r.status.from.Database) != nil
 }
 
 // report sends one status, and logs when that begins or ceases to fail.

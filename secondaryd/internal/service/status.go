@@ -3,10 +3,10 @@ package service
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 	"github.com/antipode-registry/antipode/secondaryd/internal/replicate"
@@ -28,7 +28,16 @@ type StatusSources struct {
 	Database, Registry interface {
 		Ping(ctx context.Context) error
 	}
-	// Follower says whether the subscription is up and, if not, why.
+	// Replica is this process among those of the site.
+	Replica interface {
+		Name() string
+		// Leads says whether this process follows, and Works whether its configuration is in force.
+		Leads() bool
+		Works() bool
+		// Leader names the process that leads, as the database knows it; empty when none does.
+		Leader(ctx context.Context) (string, error)
+	}
+	// Follower says whether this process's subscription is up and, if not, why.
 	Follower interface{ Connected() (bool, error) }
 	// Engine names what is being synced.
 	Engine interface{ Active() []*replicate.Active }
@@ -44,22 +53,18 @@ func NewStatus(from StatusSources) *Status { return &Status{from: from} }
 
 // Make returns the status as of now. What cannot be found out is said in it: it has no other errors.
 func (s *Status) Make(ctx context.Context) *antipodev1.NodeStatus {
-	st := &antipodev1.NodeStatus{
-		Version: s.from.Version, StartedAt: timestamppb.New(s.from.StartedAt),
-		Uptime: durationpb.New(time.Since(s.from.StartedAt)), BytesCopied: s.from.Bytes(),
-		Repositories: &antipodev1.RepositoryCounts{}, Active: s.active(),
+	st := s.own()
+	st.Uptime, st.Repositories = durationpb.New(time.Since(s.from.StartedAt)), &antipodev1.RepositoryCounts{}
+	registryErr := ping(ctx, s.from.Registry)
+	if st.RegistryReachable = registryErr == nil; registryErr != nil {
+		problem(st, "the site's registry does not answer", registryErr)
 	}
-	var why error
-	if st.Connected, why = s.from.Follower.Connected(); !st.Connected {
-		problem(st, "not connected to the primary", why)
-	}
-	err := ping(ctx, s.from.Registry)
-	if st.RegistryReachable = err == nil; err != nil {
-		problem(st, "the site's registry does not answer", err)
-	}
-	err = s.fill(ctx, st)
+	err := s.fill(ctx, st)
 	if st.DatabaseReachable = err == nil; err != nil {
 		problem(st, "the site's database does not answer", err)
+	}
+	if err == nil && !slices.ContainsFunc(st.GetReplicas(), (*antipodev1.Replica).GetLeads) {
+		problem(st, "not connected to the primary: no process leads", nil)
 	}
 	if n := st.GetRepositories().GetFailed(); n > 0 {
 		problem(st, fmt.Sprintf("%d repositories failed", n), nil)
@@ -116,7 +121,7 @@ func (s *Status) fill(ctx context.Context, st *antipodev1.NodeStatus) error {
 		Held: summary.Counts[tracking.Held],
 	}
 	st.LagRevisions, st.Lag = lag(cursor, summary)
-	return nil
+	return s.join(ctx, st)
 }
 
 // lag is how far the site is behind: in revisions, from below the first one that is not on the site; in time, the age of
@@ -130,18 +135,4 @@ func lag(cursor tracking.Cursor, summary tracking.Summary) (int64, *durationpb.D
 		age = max(0, time.Since(summary.OldestUnsyncedAt))
 	}
 	return max(0, cursor.Head-max(0, summary.LowestUnsynced-1)), durationpb.New(age)
-}
-
-func (s *Status) active() []*antipodev1.ActiveSync {
-	var list []*antipodev1.ActiveSync
-	for _, work := range s.from.Engine.Active() {
-		if len(list) == mostActive {
-			break
-		}
-		done, total := work.Bytes()
-		list = append(list, &antipodev1.ActiveSync{
-			Repository: work.Repository, StartedAt: timestamppb.New(work.StartedAt), BytesDone: done, BytesTotal: total,
-		})
-	}
-	return list
 }

@@ -31,6 +31,8 @@ type place struct {
 	db     *database.DB
 	status *service.Status
 
+	standby            bool // it does not lead
+	waits              bool // its configuration is not in force
 	connected          bool
 	why                error // why it is not connected
 	registry, database error
@@ -46,7 +48,7 @@ func newPlace(t *testing.T) *place {
 	p.store, err = tracking.Open(t.Context(), p.db, tracking.Options{BackoffMin: time.Hour, BackoffMax: time.Hour})
 	p.must(err)
 	p.status = service.NewStatus(service.StatusSources{
-		Version: "v1", StartedAt: time.Now(), Tracking: p.store, Follower: p, Engine: p,
+		Version: "v1", StartedAt: time.Now(), Tracking: p.store, Replica: p, Follower: p, Engine: p,
 		Database: pinger(func(ctx context.Context) error { return errors.Join(p.database, p.db.Ping(ctx)) }),
 		Registry: pinger(func(context.Context) error { p.pings++; return p.registry }),
 		Bytes:    func() int64 { return p.bytes },
@@ -57,6 +59,17 @@ func newPlace(t *testing.T) *place {
 type pinger func(ctx context.Context) error
 
 func (p pinger) Ping(ctx context.Context) error { return p(ctx) }
+
+func (p *place) Name() string { return "one/1" }
+func (p *place) Leads() bool  { return !p.standby }
+func (p *place) Works() bool  { return !p.waits }
+
+func (p *place) Leader(context.Context) (string, error) {
+	if p.standby {
+		return "two/2", nil
+	}
+	return "one/1", nil
+}
 
 func (p *place) Connected() (bool, error)    { return p.connected, p.why }
 func (p *place) Active() []*replicate.Active { return p.active }

@@ -24,6 +24,9 @@ const (
 	batch    = 500
 )
 
+// retryEvery is how long to wait after the database did not answer.
+const retryEvery = 10 * time.Second
+
 // Registry is the site's; *registry.Registry implements it.
 type Registry interface {
 	ListReadable(ctx context.Context, repository string) (registry.Listing, []string, error)
@@ -37,6 +40,8 @@ type Tracking interface {
 	Paused(ctx context.Context) (bool, error)
 	Promoted(ctx context.Context) (time.Time, error)
 	VerifyStale(ctx context.Context, since time.Time, limit int) (int64, error)
+	SinceSweep(ctx context.Context) (age time.Duration, known bool, err error)
+	Swept(ctx context.Context) error
 }
 
 // Content is what the copier believes the site's registry to hold; *tracking.Content implements it.
@@ -56,8 +61,8 @@ type Options struct {
 	Metrics *Metrics
 }
 
-// Sweeper compares at every interval; the first time an interval after it was started, since what was unfinished at
-// start is due anyway.
+// Sweeper compares at every interval; the first time an interval after the site's first start. When the last round ended
+// is kept in the database: neither a restart nor another leader begins the interval anew.
 type Sweeper struct {
 	registry Registry
 	tracking Tracking
@@ -72,14 +77,7 @@ func New(r Registry, t Tracking, c Content, opts Options) *Sweeper {
 
 // Run sweeps until ctx ends. A failed round is logged and counted; the next one begins anew.
 func (s *Sweeper) Run(ctx context.Context) error {
-	timer := time.NewTimer(s.opts.Interval)
-	defer timer.Stop()
-	for ; ; timer.Reset(s.opts.Interval) {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
+	for s.await(ctx) {
 		err := s.Round(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -90,6 +88,48 @@ func (s *Sweeper) Run(ctx context.Context) error {
 			s.opts.Logger.Error("sweep of the site failed; nothing was concluded from it", "side", "destination", "error", err)
 		}
 		s.opts.Metrics.round(result)
+		for s.tracking.Swept(ctx) != nil && rest(ctx, retryEvery) {
+		}
+	}
+	return nil
+}
+
+// await returns true when a round is due, and false when ctx ended before.
+func (s *Sweeper) await(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		wait, err := s.due(ctx)
+		if err == nil && wait <= 0 {
+			return true
+		}
+		if err != nil {
+			wait = retryEvery
+		}
+		rest(ctx, wait)
+	}
+	return false
+}
+
+// due says in how long the next round is: an interval after the last one ended, whichever process made it.
+func (s *Sweeper) due(ctx context.Context) (wait time.Duration, err error) {
+	age, known, err := s.tracking.SinceSweep(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if !known {
+		return s.opts.Interval, s.tracking.Swept(ctx)
+	}
+	return s.opts.Interval - max(0, age), nil
+}
+
+// rest returns false when ctx ended meanwhile.
+func rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

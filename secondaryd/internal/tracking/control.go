@@ -2,6 +2,7 @@ package tracking
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -23,6 +24,29 @@ func (s *Store) SetPaused(ctx context.Context, paused bool) error {
 			return err
 		}
 		return tx.Notify(ctx, channel)
+	})
+}
+
+// SinceSweep says how long ago Swept was last called, by whichever process; known is false when it never was.
+func (s *Store) SinceSweep(ctx context.Context) (age time.Duration, known bool, err error) {
+	err = s.read(ctx, "read the last sweep", func(ctx context.Context, q database.Queryer) error {
+		now, err := s.now(ctx, q)
+		if err != nil {
+			return err
+		}
+		var swept sql.NullInt64
+		err = q.QueryRowContext(ctx, "SELECT swept_at FROM site").Scan(&swept)
+		age, known = time.Duration(now-swept.Int64)*time.Millisecond, swept.Valid
+		return err
+	})
+	return age, known, err
+}
+
+// Swept notes that a round of the site's sweep ended now.
+func (s *Store) Swept(ctx context.Context) error {
+	return s.writeRelaxed(ctx, "note the sweep", func(ctx context.Context, tx *database.Tx, now int64) error {
+		_, err := tx.ExecContext(ctx, "UPDATE site SET swept_at = $1", now)
+		return err
 	})
 }
 

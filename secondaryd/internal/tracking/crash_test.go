@@ -19,7 +19,7 @@ type operation = databasetest.Operation[*tracking.Store]
 // reads are the methods that write nothing. A new method is either here or among the operations.
 var reads = []string{
 	"Content", "Cursor", "Get", "InForce", "Journal", "List", "NextDue", "Paused", "Promoted", "Pins", "Referrers",
-	"RefuseRemovals", "Replicas", "Summary", "Watch", "Has", "Locate",
+	"RefuseRemovals", "Replicas", "SinceSweep", "Summary", "Watch", "Has", "Locate",
 }
 
 // TestEveryStatementMayFail has each statement of each operation fail once.
@@ -201,6 +201,7 @@ func working() []operation {
 func controlling() []operation {
 	prepared := func(t testing.TB, s *tracking.Store) { t.Helper(); finished(t, s, synced()) }
 	return []operation{
+		{Name: "Swept", Run: func(ctx context.Context, s *tracking.Store) error { return s.Swept(ctx) }},
 		{Name: "SetPaused", Run: func(ctx context.Context, s *tracking.Store) error { return s.SetPaused(ctx, true) }},
 		repositoryA("Resync", func(ctx context.Context, s *tracking.Store, repository string) error {
 			_, err := s.Resync(ctx, repository)

@@ -46,7 +46,7 @@ func (s *Store) Adopt(ctx context.Context, replica string, scope Scope) (inForce
 		if err := s.enter(ctx, tx, replica, scope, now); err != nil {
 			return err
 		}
-		if !before.same(scope) {
+		if before.Selection != "" && !before.same(scope) {
 			others, err := countUnder(ctx, tx, replica, before, now)
 			if err != nil || others > 0 {
 				return err
@@ -97,7 +97,9 @@ func (s *Store) adoptedTexts() (selection, names sql.NullString) {
 	return selection, names
 }
 
-func (c Scope) same(other Scope) bool { return c.Selection == other.Selection && c.Names == other.Names }
+func (c Scope) same(other Scope) bool {
+	return c.Selection == other.Selection && c.Names == other.Names
+}
 
 // key is what replicas are compared by.
 func (c Scope) key() string { return c.Selection + " " + c.Names }
