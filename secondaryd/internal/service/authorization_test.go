@@ -145,7 +145,8 @@ func serveSite(t *testing.T, operators []string) *site {
 		Node: "eu-west", Tracking: store, Engine: idle{}, Primary: idle{}, Logger: slog.New(slog.DiscardHandler),
 		Wants: func(string) bool { return true },
 		Status: service.NewStatus(service.StatusSources{
-			Tracking: store, Database: db, Registry: idle{}, Follower: idle{}, Engine: idle{}, Bytes: func() int64 { return 0 },
+			Tracking: store, Database: db, Registry: idle{}, Replica: idle{}, Follower: idle{}, Engine: idle{},
+			Bytes: func() int64 { return 0 },
 		}),
 	}))
 	s.address = server.Addr().String()
@@ -216,3 +217,8 @@ func TestErrorsBecomeCodes(t *testing.T) {
 		}
 	}
 }
+
+func (idle) Name() string                           { return "one/1" }
+func (idle) Leads() bool                            { return true }
+func (idle) Works() bool                            { return true }
+func (idle) Leader(context.Context) (string, error) { return "one/1", nil }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,8 +32,9 @@ type place struct {
 	db     *database.DB
 	status *service.Status
 
-	standby            bool // it does not lead
-	waits              bool // its configuration is not in force
+	name               string
+	standby            atomic.Bool // it does not lead
+	waits              bool        // its configuration is not in force
 	connected          bool
 	why                error // why it is not connected
 	registry, database error
@@ -43,10 +45,14 @@ type place struct {
 
 func newPlace(t *testing.T) *place {
 	t.Helper()
-	p := &place{T: t, db: databasetest.OpenSQLite(t), connected: true}
+	p := &place{T: t, name: "one/1", db: databasetest.OpenSQLite(t), connected: true}
 	var err error
 	p.store, err = tracking.Open(t.Context(), p.db, tracking.Options{BackoffMin: time.Hour, BackoffMax: time.Hour})
 	p.must(err)
+	return p.open()
+}
+
+func (p *place) open() *place {
 	p.status = service.NewStatus(service.StatusSources{
 		Version: "v1", StartedAt: time.Now(), Tracking: p.store, Replica: p, Follower: p, Engine: p,
 		Database: pinger(func(ctx context.Context) error { return errors.Join(p.database, p.db.Ping(ctx)) }),
@@ -60,16 +66,11 @@ type pinger func(ctx context.Context) error
 
 func (p pinger) Ping(ctx context.Context) error { return p(ctx) }
 
-func (p *place) Name() string { return "one/1" }
-func (p *place) Leads() bool  { return !p.standby }
+func (p *place) Name() string { return p.name }
+func (p *place) Leads() bool  { return !p.standby.Load() }
 func (p *place) Works() bool  { return !p.waits }
 
-func (p *place) Leader(context.Context) (string, error) {
-	if p.standby {
-		return "two/2", nil
-	}
-	return "one/1", nil
-}
+func (p *place) Leader(context.Context) (string, error) { return "one/1", nil }
 
 func (p *place) Connected() (bool, error)    { return p.connected, p.why }
 func (p *place) Active() []*replicate.Active { return p.active }
@@ -269,7 +270,7 @@ func TestRegistryHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace(t)
 		hanging := service.NewStatus(service.StatusSources{
-			StartedAt: time.Now(), Tracking: p.store, Follower: p, Engine: p, Bytes: func() int64 { return 0 }, Database: p.db,
+			StartedAt: time.Now(), Tracking: p.store, Replica: p, Follower: p, Engine: p, Bytes: func() int64 { return 0 }, Database: p.db,
 			Registry: pinger(func(ctx context.Context) error {
 				<-ctx.Done()
 				return ctx.Err()
@@ -316,7 +317,7 @@ antipode_connected 1
 # HELP antipode_cursor_revision Every change up to this revision is in the site's tracking table.
 # TYPE antipode_cursor_revision gauge
 antipode_cursor_revision 3
-# HELP antipode_copied_bytes_total Bytes of blobs copied to the site since the process started.
+# HELP antipode_copied_bytes_total Bytes of blobs copied to the site by this process since it started.
 # TYPE antipode_copied_bytes_total counter
 antipode_copied_bytes_total 5
 `
