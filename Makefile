@@ -106,6 +106,28 @@ test: tools build lint ## Everything: build, lint, vet, and all tests under the 
 test-fast: tools ## The tests alone, without the race detector
 	@go test -timeout 10m $(TEST_FLAGS) $(PACKAGES)
 
+FUZZTIME ?= 30s
+FUZZERS := internal/config:FuzzLoad primaryd/internal/notification:FuzzParse \
+	$(foreach target,Listings Manifest Headers References,internal/registry:Fuzz$(target))
+
+.PHONY: fuzz
+fuzz: ## Let each fuzzer look for new failures; FUZZTIME=5m for longer
+	@for fuzzer in $(FUZZERS); do \
+		echo "fuzz $$fuzzer for $(FUZZTIME)"; \
+		nice go test ./$${fuzzer%:*} -run '^$$' -fuzz "^$${fuzzer#*:}$$" -fuzztime $(FUZZTIME); \
+	done
+
+.PHONY: audit
+audit: ## Compare what is built in with the known vulnerabilities; needs https://vuln.go.dev
+	@GOFLAGS= go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
+
+.PHONY: sbom
+sbom: build ## List the modules, versions and sums that each daemon is made of in bin/DAEMON.sbom
+	@for daemon in $(DAEMONS); do \
+		echo "sbom bin/$$daemon.sbom"; \
+		go version -m bin/$$daemon > bin/$$daemon.sbom; \
+	done
+
 .PHONY: demo
 demo: $(DEMO_STAMPS) build ## Show two registries and both daemons at work; ONESHOT=1 checks and exits
 	@ONESHOT='$(ONESHOT)' go run ./demo
