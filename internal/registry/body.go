@@ -77,6 +77,9 @@ func (u *watchedUpload) Read(p []byte) (int, error) {
 	if waitErr := u.pace.wait(u.watch.ctx, n); waitErr != nil {
 		return n, waitErr
 	}
+	if fenced := u.watch.fence(); fenced != nil {
+		return 0, fenced // of a manifest without its end the registry takes nothing
+	}
 	if u.sent > heldUpload {
 		u.held.release()
 	}

@@ -140,6 +140,8 @@ func (r *Registry) unanswered(ctx context.Context, c call, err error) *Error {
 			err = cause
 		}
 		return r.fail(c, 0, fmt.Errorf("given up: %w", err))
+	case errors.Is(err, ErrFenced):
+		return r.fail(c, 0, err)
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return r.fail(c, http.StatusUnauthorized, fmt.Errorf("%w: no credentials for this registry", ErrUnauthorized))
 	case fromToken:

@@ -26,7 +26,8 @@ const (
 
 // transport sends requests under the budget, counts them, watches over their progress, and tries again what can be
 // tried again without doing harm: reads, deletes and writes of a manifest after no answer, a broken one, 408, 429 or
-// 5xx; anything without a streamed body after 429, 503 or a failed connection, for then the registry has not begun.
+// 5xx; anything without a streamed body after 429, 503 or a failed connection, for then the registry has not begun. The
+// guard of WithGuard is asked last of all.
 // Answers are read whole under the slot, but for the body of a successful blob download.
 type transport struct {
 	next             http.RoundTripper
@@ -67,7 +68,7 @@ func again(req *http.Request, c call, resp *http.Response, err error) bool {
 	if c.upload(req.Method) || (req.Body != nil && req.Body != http.NoBody && req.GetBody == nil) {
 		return false
 	}
-	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
+	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted || errors.Is(err, ErrFenced) {
 		return false
 	}
 	if notBegun(resp, err) {
@@ -125,8 +126,13 @@ func (t *transport) try(req *http.Request, c call, number int) (*http.Response, 
 		defer time.AfterFunc(heldFor, held.release).Stop()
 	}
 	began := time.Now()
-	watch := newWatchdog(req.Context())
+	watch := newWatchdog(req.Context(), guardOf(req.Context(), c, req.Method))
 	attempt := t.attempt(req, body, watch, held)
+	if err := watch.fence(); err != nil {
+		closeBody(body)
+		watch.done()
+		return nil, err
+	}
 	watch.expect(headerTimeout)
 	resp, err := t.next.RoundTrip(attempt)
 	if err != nil {
@@ -153,7 +159,7 @@ func (t *transport) try(req *http.Request, c call, number int) (*http.Response, 
 // attempt is the request as it is handed on: its context and its body are watched, and so is the body that the standard
 // transport asks for when a connection from its pool turns out to be dead.
 func (t *transport) attempt(req *http.Request, body io.ReadCloser, w *watchdog, held *slot) *http.Request {
-	attempt := req.WithContext(w.ctx)
+	attempt := req.WithContext(w.guarded(w.ctx))
 	if body == nil || body == http.NoBody {
 		return attempt
 	}

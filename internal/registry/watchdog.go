@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -34,6 +33,7 @@ func (e stalledError) Error() string { return fmt.Sprintf("no progress for %s", 
 type watchdog struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	guard  func() error // see WithGuard; may be nil
 
 	mu    sync.Mutex
 	timer *time.Timer
@@ -41,8 +41,8 @@ type watchdog struct {
 }
 
 // newWatchdog returns a watchdog at rest, with the context that it ends.
-func newWatchdog(ctx context.Context) *watchdog {
-	w := &watchdog{}
+func newWatchdog(ctx context.Context, guard func() error) *watchdog {
+	w := &watchdog{guard: guard}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	return w
 }
@@ -82,8 +82,12 @@ func (w *watchdog) done() {
 
 // explain replaces the error of a request that the watchdog has ended by the reason.
 func (w *watchdog) explain(err error) error {
-	if stalled, ok := errors.AsType[stalledError](context.Cause(w.ctx)); ok && err != nil {
-		return stalled
+	if err == nil {
+		return nil
+	}
+	switch cause := context.Cause(w.ctx); cause.(type) { //nolint:errorlint // the watchdog's own, never wrapped
+	case stalledError, fencedError:
+		return cause
 	}
 	return err
 }
