@@ -173,25 +173,34 @@ func TestUnavailableDestinationEndsTheTags(t *testing.T) {
 	}
 }
 
-func TestFenceStopsTheWrites(t *testing.T) {
+// What a guard refuses ends the copy: it is about the writer, and each further tag would be refused too.
+func TestGuardStopsTheWrites(t *testing.T) {
 	t.Parallel()
-	for _, tags := range [][]string{nil, {"a", "b"}} {
+	img := registrytest.NewImage(1, 1, 10)
+	for name, tt := range map[string]struct {
+		root registrytest.Image
+		tags []string
+		at   int // which write is refused
+	}{
+		"a root":  {img, nil, 1},
+		"a tag":   {img, []string{"a", "b", "c"}, 2},
+		"a child": {registrytest.NewIndex(img), []string{"a", "b"}, 1},
+	} {
 		p := newPair()
-		img := registrytest.NewImage(1, 1, 10)
-		p.src.push("app", img)
-		req := request(p.src, "app", img, tags...)
+		p.src.push("app", tt.root)
 		asked := 0
-		req.Fence = func(context.Context) error {
-			if asked++; asked == max(len(tags), 1) {
-				return errTest
+		p.dst.onPutManifest = func(context.Context, string, string) error {
+			if asked++; asked < tt.at {
+				return nil
 			}
-			return nil
+			return &registry.Error{Op: "write manifest", Err: errors.Join(registry.ErrFenced, errTest)}
 		}
-		if _, err := p.copier.Copy(t.Context(), req); !errors.Is(err, errTest) {
-			t.Errorf("tags %v: error = %v, want the fence's", tags, err)
+		_, err := p.copier.Copy(t.Context(), request(p.src, "app", tt.root, tt.tags...))
+		if !errors.Is(err, registry.ErrFenced) || !errors.Is(err, errTest) {
+			t.Errorf("%s: error = %v, want the guard's", name, err)
 		}
-		if p.dst.tagged("app", "b") != "" || len(tags) == 0 && p.dst.tagged("app", img.Digest) != "" {
-			t.Errorf("tags %v: written in spite of the fence", tags)
+		if asked != tt.at {
+			t.Errorf("%s: %d writes were tried, want %d", name, asked, tt.at)
 		}
 	}
 }

@@ -147,13 +147,14 @@ func (j *job) tellSubjects(ctx context.Context, g *graph) error {
 	return nil
 }
 
-// settle turns an error that comes after some tag was written into the errors of the tags that were not. A stop by the
-// fence or the context stays an error: it is about the writer and not about a tag.
+// settle turns an error that comes after some tag was written into the errors of the tags that were not. A stop by a guard
+// or by the context stays an error: it is about the writer and not about a tag.
 func (j *job) settle(ctx context.Context, err error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var stop *stopError
-	if err == nil || len(j.written) == 0 || ctx.Err() != nil || errors.As(err, &stop) {
+	fenced := errors.Is(err, registry.ErrFenced)
+	if err == nil || len(j.written) == 0 || ctx.Err() != nil || fenced || errors.As(err, &stop) {
 		return err
 	}
 	for _, tag := range j.req.Tags {

@@ -86,9 +86,6 @@ type Request struct {
 	// start anew when the graph has to be done again. It may be nil, and must not block.
 	Progress func(done, total int64)
 
-	// Fence is asked right before each write of the root. Its error stops the writes and is returned. It may be nil.
-	Fence func(ctx context.Context) error
-
 	// Urgent puts this copy before others where they wait for a turn: it may use Options.UrgentBlobs, a blob that it
 	// shares with a copy that still waits is urgent for both, and its requests pass those of others (WithUrgency of package
 	// registry). It is for a change that somebody waits for, as opposed to a backfill.
@@ -151,11 +148,11 @@ func New(dst Destination, index Index, opts Options) *Copier {
 //
 // A nil error means that the graph is complete at the destination; tags that could not be written are in
 // Result.TagErrors, each with its reason, and do not keep their siblings from being written. An error means that the
-// graph could not be completed and no tag was written, or that req.Fence or ctx stopped the writes midway. It matches
-// registry.ErrNotFound, in a registry.Error of side Source, when something vanished meanwhile (list again), and
-// ErrUnsupported when another attempt is of no use; it names the chain of manifests down to what failed. Blobs that were done by then are
-// remembered: the next attempt does not copy them again. When one blob fails, those under way are finished for the
-// same reason and no other is begun.
+// graph could not be completed and no tag was written, or that ctx or its guard (registry.WithGuard) stopped the writes
+// midway. It matches registry.ErrNotFound, in a registry.Error of side Source, when something vanished meanwhile (list
+// again), and ErrUnsupported when another attempt is of no use; it names the chain of manifests down to what failed.
+// Blobs that were done by then are remembered: the next attempt does not copy them again. When one blob fails, those
+// under way are finished for the same reason and no other is begun.
 func (c *Copier) Copy(ctx context.Context, req Request) (Result, error) {
 	if req.Urgent {
 		ctx = registry.WithUrgency(ctx)

@@ -110,14 +110,9 @@ func (e *stopError) Error() string { return e.err.Error() }
 func (e *stopError) Unwrap() error { return e.err }
 
 func (j *job) putRoot(ctx context.Context, reference string, root *node) error {
-	if j.req.Fence != nil {
-		if err := j.req.Fence(ctx); err != nil {
-			return &stopError{fmt.Errorf("before writing %s: %w", reference, err)}
-		}
-	}
 	if err := j.dst.PutManifest(ctx, j.req.Repository, reference, root.manifest); err != nil {
 		err = fmt.Errorf("write %s: %w", reference, refused(root, err))
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, registry.ErrFenced) {
 			return &stopError{err}
 		}
 		return err

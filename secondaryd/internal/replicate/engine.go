@@ -129,7 +129,7 @@ func (e *Engine) run(ctx context.Context, lease *tracking.Lease, asked time.Time
 	work, end := e.active.begin(lease.Repository)
 	defer end()
 	leased, held := hold(ctx, e.Tracking, lease, asked, e.opts.Lease)
-	outcome := e.sync(leased, lease, held, work)
+	outcome := e.sync(leased, lease, work)
 	held.end()
 	if ctx.Err() != nil && outcome.Failure != nil {
 		outcome = interrupted(outcome)

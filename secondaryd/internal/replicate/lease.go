@@ -7,23 +7,27 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
 
 // heldLease keeps a lease alive while a repository is synced.
 type heldLease struct {
-	end    func()
-	ended  func() error // why the lease is no longer kept alive; nil while it is
-	expiry atomic.Int64 // of the lease, as unix nanoseconds of our own clock
+	end   func()
+	until atomic.Pointer[deadline]
 }
 
+// deadline is when a lease may have run out, by both clocks that this machine has.
+type deadline struct{ monotonic, wall time.Time }
+
 // hold renews lease three times in its length until end is called. asked is when the lease was asked for. The context
-// that it returns ends when the lease is lost.
+// that it returns ends when the lease is lost, and lets no manifest be written to a registry, or deleted, from when it
+// may be lost without our knowing.
 func hold(
 	ctx context.Context, store *tracking.Store, lease *tracking.Lease, asked time.Time, length time.Duration,
 ) (context.Context, *heldLease) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	held := &heldLease{ended: func() error { return context.Cause(ctx) }}
+	held := &heldLease{}
 	held.extend(asked, length)
 	var renewer sync.WaitGroup
 	renewer.Go(func() { held.renew(ctx, store, lease, length, cancel) })
@@ -31,7 +35,7 @@ func hold(
 		cancel(nil)
 		renewer.Wait()
 	}
-	return ctx, held
+	return registry.WithGuard(ctx, held.guard), held
 }
 
 func (h *heldLease) renew(
@@ -54,27 +58,29 @@ func (h *heldLease) renew(
 			cancel(err)
 			return
 		}
-		// Any other error may pass; the fence stops the writes if it does not pass in time.
+		// Any other error may pass; the guard stops the writes if it does not pass in time.
 	}
 }
 
-// extend counts from before the lease or its renewal was asked for, so that our idea of the expiry is never later than the
-// database's. A tenth of the length is kept as a margin for clocks that run at different speeds.
+// extend counts from before the lease or its renewal was asked for, so that our idea of the end is never later than the
+// database's. A tenth of the length is kept as a margin: for clocks that run at different speeds, and for what passes
+// between the guard's answer and the registry's.
 func (h *heldLease) extend(asked time.Time, length time.Duration) {
-	h.expiry.Store(asked.Add(length - length/10).UnixNano())
+	until := asked.Add(length - length/10)
+	h.until.Store(&deadline{monotonic: until, wall: until.Round(0)})
 }
 
-// fence refuses a write to the site's registry once the lease may have run out: after a long stop of the process it
+// guard refuses a write to the site's registry once the lease may have run out: after a long stop of the process it
 // answers before any renewal does.
-func (h *heldLease) fence(ctx context.Context) error {
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	if err := h.ended(); err != nil {
-		return err
-	}
-	if time.Now().UnixNano() >= h.expiry.Load() {
+func (h *heldLease) guard() error {
+	if h.until.Load().passed(time.Now()) {
 		return tracking.ErrLeaseLost
 	}
 	return nil
+}
+
+// passed asks both clocks, and believes the one that is ahead. The monotonic clock goes on while the process is stopped,
+// and cannot be set back; on Linux it stands still while the machine is suspended. The wall clock does not.
+func (d *deadline) passed(now time.Time) bool {
+	return !now.Before(d.monotonic) || !now.Round(0).Before(d.wall)
 }

@@ -3,7 +3,6 @@ package replicate
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/internal/transfer"
@@ -54,11 +53,8 @@ func (a *attempt) removeEach(ctx context.Context, removals []plan.Removal, resul
 	return true
 }
 
-// remove deletes one tag, or one manifest without a tag, if the lease still holds.
+// remove deletes one tag, or one manifest without a tag.
 func (a *attempt) remove(ctx context.Context, removal plan.Removal) error {
-	if err := a.held.fence(ctx); err != nil {
-		return fmt.Errorf("remove %s:%s: %w", a.target, removal.Tag, err)
-	}
 	if isTag(removal.Tag) {
 		return a.Site.DeleteTag(ctx, a.target, removal.Tag)
 	}
@@ -81,9 +77,6 @@ func (a *attempt) dropManifest(ctx context.Context, digest string) error {
 // an index lists, be it tagged or not.
 func (a *attempt) dropSuperseded(ctx context.Context, c comparison) error {
 	for _, digest := range c.superseded {
-		if err := a.held.fence(ctx); err != nil {
-			return err
-		}
 		if err := a.dropManifest(ctx, digest); err != nil {
 			return err
 		}

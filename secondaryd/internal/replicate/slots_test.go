@@ -2,9 +2,7 @@ package replicate
 
 import (
 	"context"
-	"errors"
 	"testing"
-	"time"
 
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
@@ -95,41 +93,5 @@ func TestNoSlotAfterTheEnd(t *testing.T) {
 		if s.acquire(ctx) {
 			t.Fatal("a slot was given out after the end")
 		}
-	}
-}
-
-func TestFence(t *testing.T) {
-	t.Parallel()
-	stopped := errors.New("stopped")
-	tests := map[string]struct {
-		asked  time.Time
-		cancel error
-		want   error
-	}{
-		"in time":           {asked: time.Now()},
-		"run out":           {asked: time.Now().Add(-time.Hour), want: tracking.ErrLeaseLost},
-		"within the margin": {asked: time.Now().Add(-time.Hour + time.Minute), want: tracking.ErrLeaseLost},
-		"lost":              {asked: time.Now(), cancel: tracking.ErrLeaseLost, want: tracking.ErrLeaseLost},
-		"stopped":           {asked: time.Now(), cancel: stopped, want: stopped},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			ctx, cancel := context.WithCancelCause(t.Context())
-			defer cancel(nil)
-			held := &heldLease{ended: func() error { return context.Cause(ctx) }}
-			held.extend(tc.asked, time.Hour)
-			if tc.cancel != nil {
-				cancel(tc.cancel)
-			}
-			if err := held.fence(t.Context()); !errors.Is(err, tc.want) {
-				t.Errorf("fence said %v, want %v", err, tc.want)
-			}
-			gone, end := context.WithCancel(t.Context())
-			end()
-			if err := held.fence(gone); !errors.Is(err, context.Canceled) {
-				t.Errorf("fence said %v to who was cancelled", err)
-			}
-		})
 	}
 }

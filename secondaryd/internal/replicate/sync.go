@@ -29,7 +29,6 @@ const settleWait = 2 * time.Second
 type attempt struct {
 	*Engine
 	lease *tracking.Lease
-	held  *heldLease
 	work  *Active
 	story journal
 	// target is the repository's name on the site.
@@ -40,9 +39,9 @@ type attempt struct {
 }
 
 // sync makes the site's repository equal to the primary's and says what came of it.
-func (e *Engine) sync(ctx context.Context, lease *tracking.Lease, held *heldLease, work *Active) tracking.Outcome {
+func (e *Engine) sync(ctx context.Context, lease *tracking.Lease, work *Active) tracking.Outcome {
 	a := newAttempt(e, lease)
-	a.held, a.work = held, work
+	a.work = work
 	if a.urgent() {
 		ctx = registry.WithUrgency(ctx)
 	}
