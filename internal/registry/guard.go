@@ -53,17 +53,12 @@ func (w *watchdog) fence() error {
 	return w.explain(context.Cause(w.ctx))
 }
 
-// guarded has the guard asked once more when there is a connection to write to: dialling takes its time. The standard
+// connected asks the guard once more when there is a connection to write to: dialling takes its time. The standard
 // transport looks at the context before it writes to a connection of HTTP/2, and not before it writes to another.
-func (w *watchdog) guarded(ctx context.Context) context.Context {
-	if w.guard == nil {
-		return ctx
+func (w *watchdog) connected(got httptrace.GotConnInfo) {
+	if w.fence() != nil && !shared(got.Conn) {
+		_ = got.Conn.Close() // so that nothing can be sent on it
 	}
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
-		if w.fence() != nil && !shared(got.Conn) {
-			_ = got.Conn.Close() // so that nothing can be sent on it
-		}
-	}})
 }
 
 // shared reports whether others may have requests on the connection.

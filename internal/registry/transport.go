@@ -159,7 +159,7 @@ func (t *transport) try(req *http.Request, c call, number int) (*http.Response, 
 // attempt is the request as it is handed on: its context and its body are watched, and so is the body that the standard
 // transport asks for when a connection from its pool turns out to be dead.
 func (t *transport) attempt(req *http.Request, body io.ReadCloser, w *watchdog, held *slot) *http.Request {
-	attempt := req.WithContext(w.guarded(w.ctx))
+	attempt := req.WithContext(w.ctx)
 	if body == nil || body == http.NoBody {
 		return attempt
 	}

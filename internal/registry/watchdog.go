@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"net/http/httptrace"
 	"sync"
 	"time"
 )
@@ -44,6 +45,9 @@ type watchdog struct {
 func newWatchdog(ctx context.Context, guard func() error) *watchdog {
 	w := &watchdog{guard: guard}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	if guard != nil {
+		w.ctx = httptrace.WithClientTrace(w.ctx, &httptrace.ClientTrace{GotConn: w.connected})
+	}
 	return w
 }
 
