@@ -57,8 +57,18 @@ func printStatus(w io.Writer, resp *antipodev1.GetStatusResponse) {
 			cli.Age(e.GetOccurredAt().AsTime()), e.GetRepository())
 	}
 	for _, a := range s.GetActive() {
-		row("syncing", "%s since %s, %d of %d bytes", a.GetRepository(), cli.Age(a.GetStartedAt().AsTime()),
-			a.GetBytesDone(), a.GetBytesTotal())
+		row("syncing", "%s since %s, %d of %d bytes, %d a second", a.GetRepository(), cli.Age(a.GetStartedAt().AsTime()),
+			a.GetBytesDone(), a.GetBytesTotal(), a.GetBytesPerSecond())
+	}
+	if len(s.GetReplicas()) < 2 {
+		return
+	}
+	for _, r := range s.GetReplicas() {
+		does := "syncs"
+		if r.GetLeads() {
+			does = "leads"
+		}
+		row("process", "%s %s, version %s, seen %s", r.GetName(), does, r.GetVersion(), cli.Age(r.GetSeenAt().AsTime()))
 	}
 }
 

@@ -37,6 +37,16 @@ type Status struct {
 	BytesCopied       int64            `json:"bytes_copied,omitempty"`
 	Problems          []string         `json:"problems,omitempty"`
 	Active            []ActiveSync     `json:"active,omitempty"`
+	Replicas          []Replica        `json:"replicas,omitempty"`
+}
+
+// Replica is one of the processes that share a site's work.
+type Replica struct {
+	Name      string    `json:"name,omitempty"`
+	Version   string    `json:"version,omitempty"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	SeenAt    time.Time `json:"seen_at,omitzero"`
+	Leads     bool      `json:"leads,omitempty"`
 }
 
 // RepositoryCounts counts a site's tracked repositories by state.
@@ -77,16 +87,23 @@ type ActiveSync struct {
 	StartedAt  time.Time `json:"started_at,omitzero"`
 	BytesDone  int64     `json:"bytes_done,omitempty"`
 	BytesTotal int64     `json:"bytes_total,omitempty"`
+	// BytesPerSecond is the mean of the last seconds.
+	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
+	// Replica names the process that does it.
+	Replica string `json:"replica,omitempty"`
 }
 
 // validate bounds what one node can make the primary store and show.
 func (s Status) validate() error {
-	if len(s.Problems) > listLength || len(s.Active) > listLength {
-		return fmt.Errorf("%w: more than %d problems or active syncs", ErrInvalidStatus, listLength)
+	if len(s.Problems) > listLength || len(s.Active) > listLength || len(s.Replicas) > listLength {
+		return fmt.Errorf("%w: more than %d problems, active syncs or processes", ErrInvalidStatus, listLength)
 	}
 	texts := append([]string{s.Version, s.FeedID}, s.Problems...)
 	for _, active := range s.Active {
-		texts = append(texts, active.Repository)
+		texts = append(texts, active.Repository, active.Replica)
+	}
+	for _, replica := range s.Replicas {
+		texts = append(texts, replica.Name, replica.Version)
 	}
 	if failure := s.LastError; failure != nil {
 		texts = append(texts, failure.Repository, failure.Reference, string(failure.Side), failure.Message)

@@ -81,6 +81,12 @@ func statusProto(s *node.Status) *antipodev1.NodeStatus {
 	for _, a := range s.Active {
 		p.Active = append(p.Active, &antipodev1.ActiveSync{
 			Repository: a.Repository, StartedAt: timeProto(a.StartedAt), BytesDone: a.BytesDone, BytesTotal: a.BytesTotal,
+			BytesPerSecond: a.BytesPerSecond, Replica: a.Replica,
+		})
+	}
+	for _, r := range s.Replicas {
+		p.Replicas = append(p.Replicas, &antipodev1.Replica{
+			Name: r.Name, Version: r.Version, StartedAt: timeProto(r.StartedAt), SeenAt: timeProto(r.SeenAt), Leads: r.Leads,
 		})
 	}
 	return p
@@ -110,7 +116,13 @@ func statusFromProto(p *antipodev1.NodeStatus) node.Status {
 	for _, a := range p.GetActive() {
 		s.Active = append(s.Active, node.ActiveSync{
 			Repository: a.GetRepository(), StartedAt: timeFromProto(a.GetStartedAt()), BytesDone: a.GetBytesDone(),
-			BytesTotal: a.GetBytesTotal(),
+			BytesTotal: a.GetBytesTotal(), BytesPerSecond: a.GetBytesPerSecond(), Replica: a.GetReplica(),
+		})
+	}
+	for _, r := range p.GetReplicas() {
+		s.Replicas = append(s.Replicas, node.Replica{
+			Name: r.GetName(), Version: r.GetVersion(), StartedAt: timeFromProto(r.GetStartedAt()),
+			SeenAt: timeFromProto(r.GetSeenAt()), Leads: r.GetLeads(),
 		})
 	}
 	return s

@@ -13,6 +13,40 @@ type Active struct {
 	Repository  string
 	StartedAt   time.Time
 	done, total atomic.Int64
+
+	mu      sync.Mutex
+	seconds [rateOver + 1]second // a ring: the seconds that count, and the one that runs
+}
+
+// rateOver is how many seconds a rate is the mean of.
+const rateOver = 5
+
+// second is how many bytes were written in one.
+type second struct{ at, bytes int64 }
+
+// wrote counts bytes towards the rate.
+func (a *Active) wrote(bytes int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now().Unix()
+	s := &a.seconds[now%int64(len(a.seconds))]
+	if s.at != now {
+		*s = second{at: now}
+	}
+	s.bytes += bytes
+}
+
+// Rate returns how many bytes a second were written in the last five whole seconds.
+func (a *Active) Rate() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now, sum := time.Now().Unix(), int64(0)
+	for _, s := range a.seconds {
+		if s.at < now && s.at >= now-rateOver {
+			sum += s.bytes
+		}
+	}
+	return sum / rateOver
 }
 
 // Bytes returns how many bytes were written by this attempt, and how many it is known to need so far.
@@ -23,7 +57,9 @@ func (a *Active) Bytes() (done, total int64) { return a.done.Load(), a.total.Loa
 func (a *Active) progress() func(done, total int64) {
 	var lastDone, lastTotal atomic.Int64
 	return func(done, total int64) {
-		a.done.Add(done - lastDone.Swap(done))
+		wrote := done - lastDone.Swap(done)
+		a.done.Add(wrote)
+		a.wrote(wrote)
 		a.total.Add(total - lastTotal.Swap(total))
 	}
 }

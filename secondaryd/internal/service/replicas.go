@@ -71,9 +71,12 @@ func (s *Status) join(ctx context.Context, st *antipodev1.NodeStatus) error {
 		st.BytesCopied += other.GetBytesCopied()
 	}
 	slices.SortFunc(st.GetReplicas(), func(a, b *antipodev1.Replica) int { return strings.Compare(a.GetName(), b.GetName()) })
-	st.Active = st.GetActive()[:min(mostActive, len(st.GetActive()))]
+	st.Active = first(st.GetActive(), mostActive)
+	st.Replicas, st.Problems = first(st.GetReplicas(), mostReplicas), first(st.GetProblems(), mostProblems)
 	return nil
 }
+
+func first[T any](list []T, most int) []T { return list[:min(most, len(list))] }
 
 func (s *Status) active() []*antipodev1.ActiveSync {
 	var list []*antipodev1.ActiveSync
@@ -84,7 +87,7 @@ func (s *Status) active() []*antipodev1.ActiveSync {
 		done, total := work.Bytes()
 		list = append(list, &antipodev1.ActiveSync{
 			Repository: work.Repository, StartedAt: timestamppb.New(work.StartedAt), BytesDone: done, BytesTotal: total,
-			Replica: s.from.Replica.Name(),
+			BytesPerSecond: work.Rate(), Replica: s.from.Replica.Name(),
 		})
 	}
 	return list

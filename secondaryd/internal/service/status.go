@@ -16,8 +16,13 @@ import (
 // probeTimeout bounds the question whether the registry and the database answer.
 const probeTimeout = 3 * time.Second
 
-// mostActive is how many running syncs a status names.
-const mostActive = 64
+// What a status names at most, for the primary takes no more: running syncs, processes, and problems of all of them
+// together; there is room for a few besides.
+const (
+	mostActive   = 64
+	mostReplicas = 64
+	mostProblems = 48
+)
 
 // StatusSources is where a status comes from; all are required.
 type StatusSources struct {
