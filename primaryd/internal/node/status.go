@@ -38,6 +38,9 @@ type Status struct {
 	Problems          []string         `json:"problems,omitempty"`
 	Active            []ActiveSync     `json:"active,omitempty"`
 	Replicas          []Replica        `json:"replicas,omitempty"`
+	CursorChangedAt   time.Time        `json:"cursor_changed_at,omitzero"`
+	HeadChangedAt     time.Time        `json:"head_changed_at,omitzero"`
+	Incarnation       string           `json:"incarnation,omitempty"`
 }
 
 // Replica is one of the processes that share a site's work.
@@ -57,6 +60,13 @@ type RepositoryCounts struct {
 	Syncing int64 `json:"syncing,omitempty"`
 	Failed  int64 `json:"failed,omitempty"`
 	Held    int64 `json:"held,omitempty"`
+	// Verified were found, or made, whole by a check of all content; VerificationFailed were found damaged and are not
+	// mended yet.
+	Verified           int64 `json:"verified,omitempty"`
+	VerificationFailed int64 `json:"verification_failed,omitempty"`
+	// SyncedPercentage and VerifiedPercentage are of Total.
+	SyncedPercentage   float64 `json:"synced_percentage,omitempty"`
+	VerifiedPercentage float64 `json:"verified_percentage,omitempty"`
 }
 
 // Side says which part failed.
@@ -98,7 +108,7 @@ func (s Status) validate() error {
 	if len(s.Problems) > listLength || len(s.Active) > listLength || len(s.Replicas) > listLength {
 		return fmt.Errorf("%w: more than %d problems, active syncs or processes", ErrInvalidStatus, listLength)
 	}
-	texts := append([]string{s.Version, s.FeedID}, s.Problems...)
+	texts := append([]string{s.Version, s.FeedID, s.Incarnation}, s.Problems...)
 	for _, active := range s.Active {
 		texts = append(texts, active.Repository, active.Replica)
 	}

@@ -24,12 +24,17 @@ func full() *antipodev1.NodeStatus {
 		Version: "v2", StartedAt: at(1), Uptime: durationpb.New(time.Minute), Paused: true, Connected: true, FeedId: "f",
 		CursorRevision: 2, CursorMovedAt: at(3), HeadRevision: 4, PrimaryHeardAt: at(5), PromotedAt: at(15), LagRevisions: 6,
 		Lag: durationpb.New(7), RegistryReachable: true, DatabaseReachable: true, LastSyncedAt: at(8), BytesCopied: 9,
-		Repositories: &antipodev1.RepositoryCounts{Total: 15, Synced: 1, Pending: 2, Syncing: 3, Failed: 4, Held: 5},
-		Problems:     []string{"disk full"},
+		Repositories: &antipodev1.RepositoryCounts{
+			Total: 15, Synced: 1, Pending: 2, Syncing: 3, Failed: 4, Held: 5,
+			Verified: 6, VerificationFailed: 7, SyncedPercentage: 6.7, VerifiedPercentage: 40,
+		},
+		Problems: []string{"disk full"},
 		LastError: &antipodev1.SyncError{
 			Repository: "a", Reference: "v1", Side: antipodev1.Side_SIDE_SOURCE, Message: "no", OccurredAt: at(10), Attempts: 11,
 		},
-		Active: []*antipodev1.ActiveSync{{Repository: "a", StartedAt: at(12), BytesDone: 13, BytesTotal: 14}},
+		Active:          []*antipodev1.ActiveSync{{Repository: "a", StartedAt: at(12), BytesDone: 13, BytesTotal: 14, BytesPerSecond: 16, Replica: "one/1"}},
+		CursorChangedAt: at(17), HeadChangedAt: at(18), Incarnation: "incarnation-1",
+		Replicas: []*antipodev1.Replica{{Name: "one/1", Version: "v1", StartedAt: at(19), SeenAt: at(20), Leads: true}},
 	}
 }
 

@@ -68,9 +68,12 @@ func statusProto(s *node.Status) *antipodev1.NodeStatus {
 		Repositories: &antipodev1.RepositoryCounts{
 			Total: s.Repositories.Total, Synced: s.Repositories.Synced, Pending: s.Repositories.Pending,
 			Syncing: s.Repositories.Syncing, Failed: s.Repositories.Failed, Held: s.Repositories.Held,
+			Verified: s.Repositories.Verified, VerificationFailed: s.Repositories.VerificationFailed,
+			SyncedPercentage: s.Repositories.SyncedPercentage, VerifiedPercentage: s.Repositories.VerifiedPercentage,
 		},
 		RegistryReachable: s.RegistryReachable, DatabaseReachable: s.DatabaseReachable,
 		LastSyncedAt: timeProto(s.LastSyncedAt), BytesCopied: s.BytesCopied, Problems: s.Problems,
+		CursorChangedAt: timeProto(s.CursorChangedAt), HeadChangedAt: timeProto(s.HeadChangedAt), Incarnation: s.Incarnation,
 	}
 	if e := s.LastError; e != nil {
 		p.LastError = &antipodev1.SyncError{
@@ -103,9 +106,13 @@ func statusFromProto(p *antipodev1.NodeStatus) node.Status {
 		Repositories: node.RepositoryCounts{
 			Total: counts.GetTotal(), Synced: counts.GetSynced(), Pending: counts.GetPending(),
 			Syncing: counts.GetSyncing(), Failed: counts.GetFailed(), Held: counts.GetHeld(),
+			Verified: counts.GetVerified(), VerificationFailed: counts.GetVerificationFailed(),
+			SyncedPercentage: counts.GetSyncedPercentage(), VerifiedPercentage: counts.GetVerifiedPercentage(),
 		},
 		RegistryReachable: p.GetRegistryReachable(), DatabaseReachable: p.GetDatabaseReachable(),
 		LastSyncedAt: timeFromProto(p.GetLastSyncedAt()), BytesCopied: p.GetBytesCopied(), Problems: p.GetProblems(),
+		CursorChangedAt: timeFromProto(p.GetCursorChangedAt()), HeadChangedAt: timeFromProto(p.GetHeadChangedAt()),
+		Incarnation: p.GetIncarnation(),
 	}
 	if e := p.GetLastError(); e != nil {
 		s.LastError = &node.SyncError{
