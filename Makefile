@@ -78,8 +78,16 @@ generate: $(PROTO_STAMPS) ## Generate gen/ and the OpenAPI documents from proto/
 	@echo "generate gen"
 	@$(BIN)/buf generate
 
+# What the references of keys and metrics are made by, and compared by.
+REFERENCES := go test -count=1 -p 1 -run '(Configuration|Metrics)(Is|Are)Documented' $(DAEMONS:%=./%)
+
+.PHONY: docs
+docs: ## Generate the tables of docs/configuration.md from the code
+	@echo "generate docs"
+	@ANTIPODE_DOCS=write $(REFERENCES)
+
 .PHONY: lint
-lint: $(LINT_STAMPS) ## Check formatting, lint rules, protos, and that gen/ is current
+lint: $(LINT_STAMPS) ## Check formatting, lint rules, protos, and that gen/ and the references in docs/ are current
 	@echo "lint formatting"
 	@unformatted=$$(find . \( -name '.?*' -o -path ./gen \) -prune -o -name '*.go' -print0 \
 		| xargs -0 $(BIN)/gofumpt -l); \
@@ -94,6 +102,8 @@ lint: $(LINT_STAMPS) ## Check formatting, lint rules, protos, and that gen/ is c
 	$(BIN)/buf generate -o "$$fresh"; \
 	for made in gen internal/gateway/openapi; do diff -rq "$$made" "$$fresh/$$made" >&2 || \
 		{ echo "$$made/ is not what proto/ says: run make generate" >&2; exit 1; }; done
+	@echo "lint generated docs"
+	@$(REFERENCES)
 
 .PHONY: test
 test: tools build lint ## Everything: build, lint, vet, and all tests under the race detector

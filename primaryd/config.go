@@ -12,66 +12,115 @@ import (
 
 // settings is the configuration file of primaryd; docs/configuration.md describes every key.
 type settings struct {
+	// Where the change feed and the last reports of the sites are kept. A SQLite file is created where it is missing,
+	// readable by its owner alone; its folder is not.
 	Database      string                `yaml:"database"`
 	Registry      registrySettings      `yaml:"registry"`
 	Notifications notificationsSettings `yaml:"notifications"`
 	HTTP          httpSettings          `yaml:"http"`
 	GRPC          grpcSettings          `yaml:"grpc"`
 	Sweep         sweepSettings         `yaml:"sweep"`
-	Nodes         []nodeSettings        `yaml:"nodes"`
-	Operators     []string              `yaml:"operators"`
-	Doctor        doctorSettings        `yaml:"doctor"`
-	Log           logSettings           `yaml:"log"`
+	// The sites.
+	Nodes []nodeSettings `yaml:"nodes"`
+	// Whose certificates may query everything. primaryd's own certificate may always.
+	// Type: list of names.
+	// Limits: no two nodes or operators alike.
+	Operators []string       `yaml:"operators"`
+	Doctor    doctorSettings `yaml:"doctor"`
+	Log       logSettings    `yaml:"log"`
 }
 
 type registrySettings struct {
-	URL          string `yaml:"url"`
+	// The registry that people push to.
+	URL string `yaml:"url"`
+	// Where sites reach that registry; `registry.url` when left out.
 	AdvertiseURL string `yaml:"advertise_url"`
-	CAFile       string `yaml:"ca_file"`
-	Concurrency  int    `yaml:"concurrency"`
+	// Authorities to trust for `https` besides the system's.
+	// Limits: a readable file of PEM certificates.
+	CAFile string `yaml:"ca_file"`
+	// Requests in flight to the registry at most. It halves at 429 and 503 answers and grows back.
+	Concurrency int `yaml:"concurrency"`
 }
 
 type notificationsSettings struct {
+	// The shared secret of the registry's notifications. White space around it does not count. Read at each notification.
+	// Limits: a readable file with one line of text.
 	SecretFile string `yaml:"secret_file"`
 }
 
 type httpSettings struct {
-	Listen           string        `yaml:"listen"`
-	ViewTokenFile    string        `yaml:"view_token_file"`
-	ControlTokenFile string        `yaml:"control_token_file"`
-	Hosts            []string      `yaml:"hosts"`
-	Proxy            proxySettings `yaml:"proxy"`
+	// `POST /notifications`, the status page at `/`, `/metrics`, `/healthz`, `/readyz`. Plain HTTP.
+	Listen string `yaml:"listen"`
+	// The token with which the status page and the JSON below `/api/` may be read, from anywhere. With neither this nor
+	// `http.proxy` only this machine may read them. Read at each request; a changed token ends its sessions.
+	// Limits: a readable file with one line of at least 16 characters.
+	ViewTokenFile string `yaml:"view_token_file"`
+	// The token with which sites may be paused, resumed, resynced and released on the status page, and everything be read.
+	// Without it and `http.proxy.controllers` nobody can. Read at each request.
+	// Limits: a readable file with one line of at least 16 characters.
+	ControlTokenFile string `yaml:"control_token_file"`
+	// The names, besides `localhost` and addresses, under which the page is reached where no token is asked for: by way of
+	// the proxy, or from this machine.
+	// Type: list of names.
+	// Limits: names without scheme and port.
+	Hosts []string      `yaml:"hosts"`
+	Proxy proxySettings `yaml:"proxy"`
 }
 
 type proxySettings struct {
-	Header      string   `yaml:"header"`
-	Trusted     []string `yaml:"trusted"`
+	// The header in which a reverse proxy names the user that it let in, such as `X-Forwarded-User`. The proxy must remove
+	// it from what it is sent.
+	// Limits: letters, digits and `-`.
+	Header string `yaml:"header"`
+	// The addresses of the proxy. From others the header does not count.
+	// Type: list of prefixes.
+	// Limits: such as `10.1.0.0/16`, with `http.proxy.header`.
+	Trusted []string `yaml:"trusted"`
+	// The users of the proxy who may control sites; the others may look.
+	// Type: list of names.
 	Controllers []string `yaml:"controllers"`
 }
 
 type grpcSettings struct {
-	Listen       string          `yaml:"listen"`
-	CertFile     string          `yaml:"cert_file"`
-	KeyFile      string          `yaml:"key_file"`
-	ClientCAFile string          `yaml:"client_ca_file"`
-	Heartbeat    config.Duration `yaml:"heartbeat"`
+	// The services for the sites and for operators, under mutual TLS.
+	Listen string `yaml:"listen"`
+	// primaryd's certificate, PEM, for the host name in the sites' `primary.address`.
+	CertFile string `yaml:"cert_file"`
+	// Its key, PEM.
+	KeyFile string `yaml:"key_file"`
+	// The authorities that the callers' certificates must come from.
+	// Limits: a readable file of PEM certificates and nothing else.
+	ClientCAFile string `yaml:"client_ca_file"`
+	// How often a silent subscription shows a sign of life. A site reconnects after three without one.
+	Heartbeat config.Duration `yaml:"heartbeat"`
 }
 
 type sweepSettings struct {
+	// From the end of one round of the sweep to the start of the next. There is one at start, too.
 	Interval config.Duration `yaml:"interval"`
 }
 
 type nodeSettings struct {
-	Name         string   `yaml:"name"`
+	// The site's name, as in its certificate.
+	// Type: name.
+	// Limits: no two nodes or operators alike.
+	// Required.
+	Name string `yaml:"name"`
+	// What the site may know of and list. `["**"]` grants everything.
+	// Type: list of globs.
+	// Limits: at least one.
 	Repositories []string `yaml:"repositories"`
 }
 
 type doctorSettings struct {
+	// Where `primaryd doctor --probe` pushes its image, which it deletes again. Reserved: let nobody else push there.
 	Repository string `yaml:"repository"`
 }
 
 type logSettings struct {
-	Level  string `yaml:"level"`
+	// The least level that is logged.
+	Level string `yaml:"level"`
+	// The form of the log, which goes to standard error.
 	Format string `yaml:"format"`
 }
 

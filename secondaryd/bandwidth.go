@@ -11,18 +11,36 @@ import (
 // bandwidthSettings cap bytes per second: download what is read from the primary's registry, upload what is written to
 // the site's own. 0 is no cap.
 type bandwidthSettings struct {
-	Download config.Size      `yaml:"download"`
-	Upload   config.Size      `yaml:"upload"`
-	Windows  []windowSettings `yaml:"windows"`
+	// Bytes a second read from the primary's registry at most, over all copies; 0 is no cap.
+	Download config.Size `yaml:"download"`
+	// Bytes a second written to the site's registry at most; 0 is no cap.
+	Upload config.Size `yaml:"upload"`
+	// Other caps for a part of each day, in the daemon's local time.
+	// Limits: windows of one direction must not overlap.
+	Windows []windowSettings `yaml:"windows"`
 }
 
 // windowSettings are other caps for a part of each day, in the daemon's local time. A direction that is left out keeps
 // the cap that it has outside of the window.
 type windowSettings struct {
-	From     *config.Clock `yaml:"from"`
-	To       *config.Clock `yaml:"to"`
-	Download *config.Size  `yaml:"download"`
-	Upload   *config.Size  `yaml:"upload"`
+	// When the window begins.
+	// Type: time of day.
+	// Limits: `00:00` to `23:59`.
+	// Required.
+	From *config.Clock `yaml:"from"`
+	// When it ends. Before `from`: on the next day.
+	// Type: time of day.
+	// Limits: `00:00` to `24:00`, not `from`.
+	// Required.
+	To *config.Clock `yaml:"to"`
+	// The cap within the window, 0 for none. Left out, the one outside of it holds.
+	// Type: size.
+	// Limits: 0, or at least 1KiB; one of the two is required.
+	Download *config.Size `yaml:"download"`
+	// The same for the other direction.
+	// Type: size.
+	// Limits: the same.
+	Upload *config.Size `yaml:"upload"`
 }
 
 func (s bandwidthSettings) download() *registry.Bandwidth {

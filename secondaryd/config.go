@@ -16,7 +16,9 @@ import (
 
 // settings is the configuration file of secondaryd; docs/configuration.md describes every key.
 type settings struct {
-	Node        string              `yaml:"node"`
+	// The site's name, as in its certificate and in primaryd's `nodes`.
+	Node string `yaml:"node"`
+	// Where the tracking table, the cursor, the journal and the content index are kept.
 	Database    string              `yaml:"database"`
 	Primary     primarySettings     `yaml:"primary"`
 	Registry    registrySettings    `yaml:"registry"`
@@ -25,82 +27,143 @@ type settings struct {
 	HTTP        httpSettings        `yaml:"http"`
 	GRPC        grpcSettings        `yaml:"grpc"`
 	Sweep       sweepSettings       `yaml:"sweep"`
-	Operators   []string            `yaml:"operators"`
-	Doctor      doctorSettings      `yaml:"doctor"`
-	Log         logSettings         `yaml:"log"`
+	// Whose certificates may query and control. Empty: every certificate of the authority whose role is operator.
+	// Type: list of names.
+	Operators []string       `yaml:"operators"`
+	Doctor    doctorSettings `yaml:"doctor"`
+	Log       logSettings    `yaml:"log"`
 }
 
 type primarySettings struct {
-	Address             string `yaml:"address"`
-	CertFile            string `yaml:"cert_file"`
-	KeyFile             string `yaml:"key_file"`
-	CAFile              string `yaml:"ca_file"`
-	RegistryURL         string `yaml:"registry_url"`
-	RegistryCAFile      string `yaml:"registry_ca_file"`
-	RegistryConcurrency int    `yaml:"registry_concurrency"`
-	// Requests are what the primary's operators may ask of this site.
+	// primaryd's `grpc.listen`, as reached from here. The host must be in primaryd's certificate.
+	Address string `yaml:"address"`
+	// The site's certificate, PEM.
+	CertFile string `yaml:"cert_file"`
+	// Its key, PEM.
+	KeyFile string `yaml:"key_file"`
+	// The authorities that primaryd's certificate must come from.
+	// Limits: a readable file of PEM certificates and nothing else.
+	CAFile string `yaml:"ca_file"`
+	// Where the primary's registry is reached from here; what primaryd says when left out.
+	RegistryURL string `yaml:"registry_url"`
+	// Authorities to trust for that registry besides the system's.
+	// Limits: a readable file of PEM certificates.
+	RegistryCAFile string `yaml:"registry_ca_file"`
+	// Requests in flight to the primary's registry at most.
+	RegistryConcurrency int `yaml:"registry_concurrency"`
+	// What the primary's operators may ask of this site by way of its subscription; `[]` lets them ask nothing. See
+	// [security](security.md#what-a-compromised-part-can-do).
+	// Limits: `pause`, `resume`, `resync`, `release`, `inspect`.
 	Requests []string `yaml:"requests"`
 }
 
 type registrySettings struct {
-	URL         string `yaml:"url"`
-	CAFile      string `yaml:"ca_file"`
-	Concurrency int    `yaml:"concurrency"`
+	// The site's own registry.
+	URL string `yaml:"url"`
+	// Authorities to trust for it besides the system's.
+	// Limits: a readable file of PEM certificates.
+	CAFile string `yaml:"ca_file"`
+	// Requests in flight to it at most.
+	Concurrency int `yaml:"concurrency"`
 }
 
 type replicationSettings struct {
-	Workers   int               `yaml:"workers"`
+	// Repositories synced at once. With two or more, one is kept free for live changes.
+	Workers int `yaml:"workers"`
+	// Blobs copied at once, over all repositories.
 	Blobs     int               `yaml:"blobs"`
 	Bandwidth bandwidthSettings `yaml:"bandwidth"`
-	Include   []string          `yaml:"include"`
-	Exclude   []string          `yaml:"exclude"`
-	Rename    []renameSettings  `yaml:"rename"`
+	// What this site replicates of what the primary grants it.
+	// Type: list of globs.
+	// Limits: at least one.
+	Include []string `yaml:"include"`
+	// What it does not replicate although it is included.
+	// Type: list of globs.
+	Exclude []string `yaml:"exclude"`
+	// Other names on the site: the first rule whose `from` begins a repository's name applies, one that no rule fits keeps
+	// its name. [More](operations.md#other-names-on-the-site).
+	// Limits: rules that could put two repositories into one are refused.
+	Rename []renameSettings `yaml:"rename"`
 }
 
 type deletionsSettings struct {
-	Enabled   bool          `yaml:"enabled"`
-	KeepStray bool          `yaml:"keep_stray"`
+	// Whether tags that the primary does not have are removed from the site at all.
+	Enabled bool `yaml:"enabled"`
+	// Keep tags that were pushed to the site itself. See [stray tags](operations.md#tags-that-only-the-site-has).
+	KeepStray bool `yaml:"keep_stray"`
+	// Tags that are never removed from the site. They are still moved when they move at the primary.
+	// Type: list of globs.
 	Protected []string      `yaml:"protected"`
 	Brake     brakeSettings `yaml:"brake"`
 }
 
 type brakeSettings struct {
-	Share     float64 `yaml:"share"`
-	Count     int     `yaml:"count"`
+	// The brake: a sync that would remove more than this share of a repository's tags,
+	// Limits: 0 to 1.
+	Share float64 `yaml:"share"`
+	// and more than this many of them, removes nothing and holds the repository. A share of 1 switches the brake off.
+	Count int `yaml:"count"`
+	// The site's brake: removals that would bring those of the last 24 hours above this share of all the site's tags,
+	// Limits: 0 to 1.
 	SiteShare float64 `yaml:"site_share"`
-	SiteCount int     `yaml:"site_count"`
+	// and above this many, are withheld too. A share of 1 switches it off.
+	SiteCount int `yaml:"site_count"`
 }
 
 type httpSettings struct {
-	Listen        string        `yaml:"listen"`
-	ViewTokenFile string        `yaml:"view_token_file"`
-	Hosts         []string      `yaml:"hosts"`
-	Proxy         proxySettings `yaml:"proxy"`
+	// `/metrics`, `/healthz`, `/readyz` and the site's status as JSON below `/api/`. Plain HTTP.
+	Listen string `yaml:"listen"`
+	// The token with which the JSON may be read from anywhere. With neither this nor `http.proxy` only this machine may
+	// read it. Read at each request.
+	// Limits: a readable file with one line of at least 16 characters.
+	ViewTokenFile string `yaml:"view_token_file"`
+	// The names, besides `localhost` and addresses, under which the JSON is reached where no token is asked for.
+	// Type: list of names.
+	// Limits: names without scheme and port.
+	Hosts []string      `yaml:"hosts"`
+	Proxy proxySettings `yaml:"proxy"`
 }
 
 type proxySettings struct {
-	Header  string   `yaml:"header"`
+	// The header in which a reverse proxy names the user that it let in.
+	// Limits: letters, digits and `-`.
+	Header string `yaml:"header"`
+	// The addresses of the proxy.
+	// Type: list of prefixes.
+	// Limits: such as `10.1.0.0/16`, with `http.proxy.header`.
 	Trusted []string `yaml:"trusted"`
 }
 
 type grpcSettings struct {
-	Listen       string `yaml:"listen"`
-	CertFile     string `yaml:"cert_file"`
-	KeyFile      string `yaml:"key_file"`
+	// The service for operators and for the command line, under mutual TLS.
+	Listen string `yaml:"listen"`
+	// The certificate that this service presents, PEM; most often the site's own.
+	CertFile string `yaml:"cert_file"`
+	// Its key, PEM.
+	KeyFile string `yaml:"key_file"`
+	// The authorities that the callers' certificates must come from.
+	// Limits: a readable file of PEM certificates and nothing else.
 	ClientCAFile string `yaml:"client_ca_file"`
 }
 
 type sweepSettings struct {
-	Interval    config.Duration `yaml:"interval"`
+	// How often the site's registry is compared with what was synced; the first time an interval after the start.
+	Interval config.Duration `yaml:"interval"`
+	// How long after its last check the sweep has all manifests and blobs of a repository checked again. 0 switches it
+	// off.
 	VerifyAfter config.Duration `yaml:"verify_after"`
 }
 
 type doctorSettings struct {
+	// Where `secondaryd doctor` pushes its image on the site, which it deletes again. Reserved: let nobody else push
+	// there.
 	Repository string `yaml:"repository"`
 }
 
 type logSettings struct {
-	Level  string `yaml:"level"`
+	// The least level that is logged.
+	Level string `yaml:"level"`
+	// The form of the log, which goes to standard error.
 	Format string `yaml:"format"`
 }
 

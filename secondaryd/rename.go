@@ -11,8 +11,12 @@ import (
 
 // renameSettings replaces a prefix of repository names on their way to the site.
 type renameSettings struct {
+	// What the name begins with at the primary. Empty fits every name.
+	// Limits: empty, or whole parts of a name that end with `/`.
 	From string `yaml:"from"`
-	To   string `yaml:"to"`
+	// What that is replaced by on the site.
+	// Limits: empty, or whole parts of a name that end with `/`.
+	To string `yaml:"to"`
 }
 
 // target is a repository's name on the site: the first rule whose prefix fits replaces it, and without one the name

@@ -1,4 +1,5 @@
-// Package reference reads the tables of the documentation, for tests that compare them with the code.
+// Package reference keeps the documentation true: it makes the tables of keys and metrics from the code, and compares the
+// other tables with it.
 //
 // It guarantees that a table is read as it is rendered: by its headings and its rows, wherever it stands in a section.
 // It knows nothing of what is documented; the tests of each daemon bring what their code has.

@@ -67,46 +67,128 @@ func TestRowsAreThoseOfTheSection(t *testing.T) {
 	}
 }
 
-func TestCheckKeysSeesEachDifference(t *testing.T) {
+const settingsSource = `package main
+
+type settings struct {
+	// What it says. It is
+	// wrapped | barred.
+	Text string
+	// How many.
+	Count int
+	// Which.
+	// Type: list of items.
+	// Limits: at least one.
+	Items []item
+	// What it is written to.
+	File string
+	// What else it is written to.
+	Copy string
+	Deep deep
+}
+
+type item struct {
+	// Who.
+	// Required.
+	Name string
+}
+
+type deep struct {
+	// How often.
+	Wait int
+}
+
+func (s *settings) check(p *problems) {
+	p.CheckNumber("count", s.Count, 1, 1<<10)
+	p.CheckFile("file", s.File)
+	if s.Copy != "" {
+		p.CheckFile("copy", s.Copy)
+	}
+	p.CheckBetween("deep.wait", s.Deep.Wait, 0, 7*24*time.Hour)
+	p.CheckOneOf(names[0], "a", "b")
+}
+`
+
+type item struct {
+	Name string `yaml:"name"`
+}
+
+type deep struct {
+	Wait int `yaml:"wait"`
+}
+
+type settings struct {
+	Text  string `yaml:"text"`
+	Count int    `yaml:"count"`
+	Items []item `yaml:"items"`
+	File  string `yaml:"file"`
+	Copy  string `yaml:"copy"`
+	Deep  deep   `yaml:"deep"`
+}
+
+// sources writes a package of one file.
+func sources(t *testing.T, text string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "config.go"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestKeysAreWhatFieldsAndChecksSay(t *testing.T) {
 	t.Parallel()
-	keys := []Key{{Path: "same", Default: "1h0m0s"}, {Path: "must"}, {Path: "new"}, {Path: "other", Default: "8"}}
-	row := func(key, value string) Row {
-		return Row{Cells: map[string]string{"Key": "`" + key + "`", "Default": value}}
+	keys, err := Keys(&settings{Text: "x"}, sources(t, settingsSource))
+	if err != nil {
+		t.Fatal(err)
 	}
-	rows := []Row{row("same", "`1h`"), row("must", "required"), row("gone", "none"), row("other", "`9`")}
-	want := []string{
-		"D lacks new",
-		"D names gone, which the code does not have",
-		"D says the default of other is `9`, the code has \"8\"",
-	}
-	if diff := cmp.Diff(want, CheckKeys("D", rows, keys)); diff != "" {
+	want := strings.ReplaceAll(`| Key | Type | Default | Limits | Meaning |
+|---|---|---|---|---|
+| 'text' | text | 'x' | | What it says. It is wrapped \| barred. |
+| 'count' | number | '0' | 1 to 1024 | How many. |
+| 'items' | list of items | '[]' | at least one | Which. |
+| 'items[].name' | text | required | | Who. |
+| 'file' | path | required | a readable file | What it is written to. |
+| 'copy' | path | none | a readable file | What else it is written to. |
+| 'deep.wait' | time | '0' | 0s to 168h | How often. |
+`, "'", "`")
+	if diff := cmp.Diff(want, KeyTable(keys)); diff != "" {
 		t.Error(diff)
 	}
 }
 
-func TestKeysWalkStructsAndLists(t *testing.T) {
+func TestAFieldWithoutTagOrCommentIsRefused(t *testing.T) {
 	t.Parallel()
-	type item struct {
-		Name string `yaml:"name"`
+	if _, err := Keys(struct{ Untagged string }{}, sources(t, settingsSource)); err == nil {
+		t.Error("a field without a tag was taken")
 	}
-	type settings struct {
-		Text  string   `yaml:"text"`
-		Items []item   `yaml:"items"`
-		Names []string `yaml:"names"`
-		Deep  struct {
-			Share float64 `yaml:"share"`
-		} `yaml:"deep"`
+	silent := strings.ReplaceAll(settingsSource, "// How many.", "")
+	if _, err := Keys(&settings{}, sources(t, silent)); err == nil || !strings.Contains(err.Error(), "count") {
+		t.Errorf("a field without a comment: %v", err)
 	}
-	got, err := Keys(&settings{Text: "x", Names: []string{"**"}})
+}
+
+func TestCurrentComparesAndWrites(t *testing.T) {
+	path := document(t, "a\n<!-- generated: x -->\nold\n<!-- end of x -->\nb\n")
+	t.Setenv(writes, "")
+	if err := Current(path, "x", "old\n"); err != nil {
+		t.Error(err)
+	}
+	if err := Current(path, "x", "new\n"); err == nil || !strings.Contains(err.Error(), "make docs") {
+		t.Errorf("an old table: %v", err)
+	}
+	t.Setenv(writes, "write")
+	if err := Current(path, "y", "new\n"); err == nil {
+		t.Error("a document without markers was taken")
+	}
+	if err := Current(path, "x", "new\n"); err != nil {
+		t.Error(err)
+	}
+	got, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Key{{"text", "x"}, {"items", "[]"}, {"items[].name", ""}, {"names", `["**"]`}, {"deep.share", "0"}}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	if _, err := Keys(struct{ Untagged string }{}); err == nil {
-		t.Error("a field without a tag was taken")
+	if want := "a\n<!-- generated: x -->\nnew\n<!-- end of x -->\nb\n"; string(got) != want {
+		t.Errorf("written: %q", got)
 	}
 }
 
