@@ -19,7 +19,7 @@ const (
 
 // Changes follows the feed from a position and resumes by itself, from where it was, when a stream breaks: almost at once
 // after a stream that had begun, and with a back-off of up to 10 s while none begins. It yields events that carry changes,
-// in revision order, each change at least once; store an event's FeedID and Cursor once its changes are dealt with, to go
+// in revision order, each change at least once; store an event's FeedID, Cursor and Incarnation once its changes are dealt with, to go
 // on from there another day.
 //
 // When the position does not fit the feed it yields ErrStartOver and goes on from the beginning. It ends when ctx does,
@@ -53,7 +53,7 @@ func (c *Client) follow(ctx context.Context, from *Position, yield func(Event, e
 		if len(event.Changes) > 0 && !yield(event, nil) {
 			return began, false
 		}
-		*from = Position{FeedID: event.FeedID, Revision: event.Cursor}
+		*from = Position{FeedID: event.FeedID, Revision: event.Cursor, Incarnation: event.Incarnation}
 	}
 	return began, false
 }

@@ -64,6 +64,9 @@ type Position struct {
 	FeedID string
 	// Revision is the newest that the caller has stored.
 	Revision int64
+	// Incarnation is what the revision belongs to, as the Event told it. Without it a primary that was restored from a
+	// backup is known only as long as its head is below the revision.
+	Incarnation string
 }
 
 // Change says that a repository may differ from what it was.
@@ -78,12 +81,16 @@ type Change struct {
 type Event struct {
 	// FeedID identifies the feed; the same in every event of a stream.
 	FeedID string
+	// Incarnation is what Cursor belongs to: store it with Cursor.
+	Incarnation string
 	// Changes in revision order; empty in a sign of life.
 	Changes []Change
 	// Cursor is the position once the changes are stored.
 	Cursor int64
 	// Head is the newest revision of the feed.
 	Head int64
+	// HeadChangedAt is when the newest change of the feed that was heard of happened; zero before the first.
+	HeadChangedAt time.Time
 	// BackfillTo is the head when the stream began: changes up to it are history, those above it live.
 	BackfillTo int64
 	// Request is something that is asked of the caller, if it is a node; nil in every other event. Answer it.

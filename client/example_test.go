@@ -59,7 +59,7 @@ func ExampleClient_Changes() {
 		for _, change := range event.Changes {
 			fmt.Println(change.Repository, change.Revision)
 		}
-		stored = client.Position{FeedID: event.FeedID, Revision: event.Cursor}
+		stored = client.Position{FeedID: event.FeedID, Revision: event.Cursor, Incarnation: event.Incarnation}
 		if stored.Revision == event.Head {
 			break // a service would go on
 		}

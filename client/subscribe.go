@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 )
@@ -37,7 +38,7 @@ func (c *Client) Subscribe(ctx context.Context, node string, from Position) iter
 		s := subscription{
 			open: func() (stream, error) {
 				return c.feed.Subscribe(ctx, &antipodev1.SubscribeRequest{
-					Node: node, FeedId: from.FeedID, AfterRevision: from.Revision,
+					Node: node, FeedId: from.FeedID, AfterRevision: from.Revision, Incarnation: from.Incarnation,
 				})
 			},
 			event: Event{Cursor: from.Revision}, silence: firstMessage, cancel: cancel,
@@ -108,21 +109,34 @@ func (s *subscription) take(message *antipodev1.SubscribeResponse) (Event, error
 	switch kind := message.GetKind().(type) {
 	case *antipodev1.SubscribeResponse_Hello:
 		s.event.FeedID, s.event.Head = hello.GetFeedId(), hello.GetHeadRevision()
-		s.event.BackfillTo = s.event.Head
+		s.event.BackfillTo, s.event.Incarnation = s.event.Head, hello.GetIncarnation()
 		s.silence = patience(hello.GetHeartbeatInterval().AsDuration())
 	case *antipodev1.SubscribeResponse_Changes:
 		s.event.Head, s.event.Cursor = kind.Changes.GetHeadRevision(), kind.Changes.GetCursorRevision()
+		s.event.Incarnation = kind.Changes.GetIncarnation()
 		for _, change := range kind.Changes.GetChanges() {
 			s.event.Changes = append(s.event.Changes, Change{
 				Repository: change.GetRepository(), Revision: change.GetRevision(), ChangedAt: change.GetChangedAt().AsTime(),
 			})
+			if change.GetRevision() == s.event.Head {
+				s.changedAt(change.GetChangedAt())
+			}
 		}
 	case *antipodev1.SubscribeResponse_Request:
 		s.event.Request = kind.Request
 	case *antipodev1.SubscribeResponse_Heartbeat:
 		s.event.Head, s.event.Cursor = kind.Heartbeat.GetHeadRevision(), kind.Heartbeat.GetCursorRevision()
+		s.event.Incarnation = kind.Heartbeat.GetIncarnation()
+		s.changedAt(kind.Heartbeat.GetHeadChangedAt())
 	}
 	return s.event, nil
+}
+
+// changedAt notes when the head changed. A primary that is older than that field does not say.
+func (s *subscription) changedAt(at *timestamppb.Timestamp) {
+	if at != nil {
+		s.event.HeadChangedAt = at.AsTime()
+	}
 }
 
 // patience is how long a stream may be silent. A primary that does not say how often it beats gets what its first

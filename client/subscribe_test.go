@@ -30,11 +30,11 @@ func TestSubscribeTurnsMessagesIntoEvents(t *testing.T) {
 	at := time.Unix(1000, 0).UTC()
 	want := []client.Event{
 		{FeedID: "f", Cursor: 3, Head: 5, BackfillTo: 5},
-		{FeedID: "f", Cursor: 5, Head: 5, BackfillTo: 5, Changes: []client.Change{
+		{FeedID: "f", Cursor: 5, Head: 5, HeadChangedAt: at, BackfillTo: 5, Changes: []client.Change{
 			{Repository: "a", Revision: 4, ChangedAt: at}, {Repository: "b", Revision: 5, ChangedAt: at},
 		}},
-		{FeedID: "f", Cursor: 6, Head: 7, BackfillTo: 5},
-		{FeedID: "f", Cursor: 6, Head: 7, BackfillTo: 5},
+		{FeedID: "f", Cursor: 6, Head: 7, HeadChangedAt: at, BackfillTo: 5},
+		{FeedID: "f", Cursor: 6, Head: 7, HeadChangedAt: at, BackfillTo: 5},
 	}
 	var got []client.Event
 	for event, err := range p.run(t).Subscribe(deadline(t), "eu", client.Position{FeedID: "f", Revision: 3}) {

@@ -74,6 +74,7 @@ func (c *Client) list(ctx context.Context, repository string, since Position) (L
 	defer cancel()
 	stream, err := c.feed.ListTags(ctx, &antipodev1.ListTagsRequest{
 		Repository: repository, FeedId: since.FeedID, SinceRevision: since.Revision,
+		Incarnation: since.Incarnation,
 	})
 	if err != nil {
 		return Listing{}, err

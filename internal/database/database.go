@@ -35,6 +35,7 @@ type DB struct {
 	hub     *hub
 	relaxed bool // SQLite's writer does not wait for the disk now; belongs to whoever holds its one connection
 
+	origins  bool   // the server tells where its history comes from; see Origin
 	instance string // marks this process's own notifications on Postgres
 	stop     func() // ends the Postgres listener and waits for it; nil on SQLite
 }

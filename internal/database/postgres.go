@@ -46,6 +46,9 @@ func openPostgres(ctx context.Context, url string, logger *slog.Logger, opts opt
 	if err := db.Ping(ctx); err != nil {
 		return nil, errors.Join(err, pool.Close())
 	}
+	if err := db.askOrigins(ctx); err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
 	db.stop = startListener(ctx, config, db.instance, db.hub, logger)
 	return db, nil
 }

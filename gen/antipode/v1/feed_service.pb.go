@@ -832,6 +832,9 @@ type ListTagsRequest struct {
 	FeedId string `protobuf:"bytes,2,opt,name=feed_id,json=feedId,proto3" json:"feed_id,omitempty"`
 	// The revision that the caller has synced this repository to. 0 asks for a complete listing.
 	SinceRevision int64 `protobuf:"varint,3,opt,name=since_revision,json=sinceRevision,proto3" json:"since_revision,omitempty"`
+	// The incarnation of the caller's cursor, to which since_revision belongs. When that history is not known or was lost
+	// below since_revision, the listing is complete, never a delta.
+	Incarnation   string `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -885,6 +888,13 @@ func (x *ListTagsRequest) GetSinceRevision() int64 {
 		return x.SinceRevision
 	}
 	return 0
+}
+
+func (x *ListTagsRequest) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
 }
 
 // ListTagsResponse is one message of a listing.
@@ -1425,13 +1435,14 @@ const file_antipode_v1_feed_service_proto_rawDesc = "" +
 	"\n" +
 	"changed_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x125\n" +
 	"\bswept_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\asweptAt\x12 \n" +
-	"\vfingerprint\x18\x05 \x01(\tR\vfingerprint\"q\n" +
+	"\vfingerprint\x18\x05 \x01(\tR\vfingerprint\"\x93\x01\n" +
 	"\x0fListTagsRequest\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
 	"repository\x12\x17\n" +
 	"\afeed_id\x18\x02 \x01(\tR\x06feedId\x12%\n" +
-	"\x0esince_revision\x18\x03 \x01(\x03R\rsinceRevision\"{\n" +
+	"\x0esince_revision\x18\x03 \x01(\x03R\rsinceRevision\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\tR\vincarnation\"{\n" +
 	"\x10ListTagsResponse\x12*\n" +
 	"\x04page\x18\x01 \x01(\v2\x14.antipode.v1.TagPageH\x00R\x04page\x123\n" +
 	"\asummary\x18\x02 \x01(\v2\x17.antipode.v1.TagSummaryH\x00R\asummaryB\x06\n" +

@@ -131,9 +131,9 @@ func (f *Feed) commit(ctx context.Context, batch []*appending) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
 	changes := merge(batch, began)
-	var head int64
+	var standing Standing
 	err := f.db.Write(ctx, func(ctx context.Context, tx *database.Tx) (err error) {
-		head, err = write(ctx, tx, changes)
+		standing, err = f.write(ctx, tx, changes)
 		return err
 	})
 	if err != nil {
@@ -143,11 +143,11 @@ func (f *Feed) commit(ctx context.Context, batch []*appending) {
 		err = fmt.Errorf("feed: append: %w", err)
 		f.logger.ErrorContext(ctx, "changes were not recorded", "calls", len(batch), "error", err)
 	} else {
-		f.advance(head)
+		f.advance(standing)
 		f.metrics.committed(len(changes), time.Since(began))
 	}
 	for _, call := range batch {
-		call.done <- outcome{head: head, err: err}
+		call.done <- outcome{head: standing.Head, err: err}
 	}
 }
 

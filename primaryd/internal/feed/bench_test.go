@@ -54,13 +54,13 @@ func catchUp(b *testing.B, f *feed.Feed, repositories int) {
 		began := time.Now()
 		var lowest, highest uint64
 		read := 0
-		for cursor, final := int64(0), false; !final; {
+		for cursor, final := (feed.Cursor{}), false; !final; {
 			rows, _, err := f.Read(b.Context(), cursor, page)
 			if err != nil {
 				b.Fatal(err)
 			}
 			if read += len(rows); len(rows) > 0 {
-				cursor = rows[len(rows)-1].Revision
+				cursor.Revision = rows[len(rows)-1].Revision
 			}
 			final = len(rows) < page
 			if read%(repositories/parts) < page {

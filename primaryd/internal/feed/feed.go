@@ -91,26 +91,40 @@ func Open(ctx context.Context, db *database.DB, opts Options) (*Feed, error) {
 	if f.metrics == nil {
 		f.metrics = NewMetrics(nil)
 	}
-	head, err := f.identify(ctx)
+	standing, err := f.identify(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("feed: read its id: %w", err)
 	}
-	f.advance(head)
+	f.advance(standing)
 	return f, nil
 }
 
-// identify makes the feed's id if there is none yet, and reads it and the head. Of several processes that start on an
-// empty database one makes it, and all get the same.
-func (f *Feed) identify(ctx context.Context) (head int64, err error) {
+// identify makes the feed's id if there is none yet, reads it, and begins an incarnation. Of several processes that start
+// on an empty database one makes the id, and all get the same.
+func (f *Feed) identify(ctx context.Context) (standing Standing, err error) {
+	var origin string
 	err = f.db.Write(ctx, func(ctx context.Context, tx *database.Tx) error {
 		_, err := tx.ExecContext(ctx,
 			"INSERT INTO feed (singleton, id, head) VALUES (1, $1, 0) ON CONFLICT (singleton) DO NOTHING", rand.Text())
 		if err != nil {
 			return err
 		}
-		return tx.QueryRowContext(ctx, "SELECT id, head FROM feed").Scan(&f.id, &head)
+		// Locked before the head is read, as by everyone who moves it.
+		row := tx.QueryRowContext(ctx, "UPDATE feed SET head = head RETURNING id, head")
+		if err := row.Scan(&f.id, &standing.Head); err != nil {
+			return err
+		}
+		if origin, err = tx.Origin(ctx); err != nil {
+			return err
+		}
+		standing.Incarnation, err = begin(ctx, tx, standing.Head, origin)
+		return err
 	})
-	return head, err
+	if err == nil && origin == "" && f.db.Dialect() == database.Postgres {
+		f.logger.WarnContext(ctx, "the database's role may not ask for its history's origin (pg_control_system, "+
+			"pg_walfile_name, pg_current_wal_lsn): after a failover that loses changes, restart primaryd")
+	}
+	return standing, err
 }
 
 // ID identifies the feed: it was made with its database. A cursor that belongs to another id means nothing here.
@@ -119,7 +133,8 @@ func (f *Feed) ID() string { return f.id }
 // Head is the newest revision, as the database has it now; 0 while the feed is empty.
 func (f *Feed) Head(ctx context.Context) (head int64, err error) {
 	err = f.db.Read(ctx, func(ctx context.Context, q database.Queryer) error {
-		head, err = readHead(ctx, q)
+		standing, err := readStanding(ctx, q)
+		head = standing.Head
 		return err
 	})
 	if err != nil {
@@ -128,23 +143,52 @@ func (f *Feed) Head(ctx context.Context) (head int64, err error) {
 	return head, nil
 }
 
-// Read returns up to limit rows whose revision is above after, in revision order, and the head. Both are of one
-// snapshot: when fewer than limit rows come, there is nothing else up to head.
-func (f *Feed) Read(ctx context.Context, after int64, limit int) (rows []Row, head int64, err error) {
+// Read returns up to limit rows after the cursor, in revision order, and the standing, all of one snapshot: when fewer
+// than limit rows come, there is nothing else up to the head. A cursor that does not fit the snapshot is
+// ErrOutOfRange, so that nothing is ever read on top of a history that was lost.
+func (f *Feed) Read(ctx context.Context, after Cursor, limit int) (rows []Row, standing Standing, err error) {
 	if limit < 1 {
-		return nil, 0, fmt.Errorf("feed: read of %d rows", limit)
+		return nil, Standing{}, fmt.Errorf("feed: read of %d rows", limit)
 	}
 	err = f.db.Read(ctx, func(ctx context.Context, q database.Queryer) error {
-		if head, err = readHead(ctx, q); err != nil || head <= after {
+		if standing, err = readStanding(ctx, q); err != nil {
 			return err
 		}
-		rows, err = selectRows(ctx, q, "WHERE revision > $1 ORDER BY revision LIMIT $2", after, limit)
+		if err := standing.fits(ctx, q, after); err != nil || after.Revision == standing.Head {
+			return err
+		}
+		rows, err = selectRows(ctx, q, "WHERE revision > $1 ORDER BY revision LIMIT $2", after.Revision, limit)
 		return err
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("feed: read after revision %d: %w", after, err)
+		return nil, Standing{}, fmt.Errorf("feed: read after revision %d: %w", after.Revision, err)
 	}
-	return rows, head, nil
+	return rows, standing, nil
+}
+
+// Base returns a repository's row for who holds the repository as of the cursor, whether there is a row, and whether the
+// cursor fits the row's history: if not, the row's hint says nothing to it.
+func (f *Feed) Base(ctx context.Context, repository string, since Cursor) (row Row, found, fits bool, err error) {
+	err = f.db.Read(ctx, func(ctx context.Context, q database.Queryer) error {
+		standing, err := readStanding(ctx, q)
+		if err != nil {
+			return err
+		}
+		err = standing.fits(ctx, q, since)
+		if fits = err == nil; err != nil && !errors.Is(err, ErrOutOfRange) {
+			return err
+		}
+		row, err = selectRow(ctx, q, repository)
+		found = err == nil
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return Row{}, false, false, fmt.Errorf("feed: read %s: %w", repository, err)
+	}
+	return row, found, fits, nil
 }
 
 // Get returns one repository's row, and whether there is one.

@@ -101,12 +101,12 @@ func TestAppendMakesOneRowPerRepository(t *testing.T) {
 			t.Errorf("head %d, want one revision for each of the two repositories", head)
 		}
 		appendChanges(t, f, push("a", "v2"))
-		rows, head, err := f.Read(t.Context(), 0, 10)
+		rows, standing, err := f.Read(t.Context(), feed.Cursor{}, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if head != 3 || len(rows) != 2 || rows[0].Repository != "b" || rows[1].Repository != "a" {
-			t.Fatalf("head %d, rows %+v", head, rows)
+		if standing.Head != 3 || len(rows) != 2 || rows[0].Repository != "b" || rows[1].Repository != "a" {
+			t.Fatalf("head %d, rows %+v", standing.Head, rows)
 		}
 		if rows[0].Revision != 2 || !rows[0].ChangedAt.Equal(at) || len(rows[0].Hint.Touches) != 2 {
 			t.Errorf("row %+v", rows[0])

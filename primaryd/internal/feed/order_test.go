@@ -46,9 +46,9 @@ func TestReadersMissNothing(t *testing.T) {
 		writing.Wait()
 		close(written)
 		reading.Wait()
-		rows, head, err := first.Read(t.Context(), 0, 1000)
-		if err != nil || len(rows) != repositories || rows[len(rows)-1].Revision != head {
-			t.Fatalf("%d rows, head %d, %v", len(rows), head, err)
+		rows, standing, err := first.Read(t.Context(), feed.Cursor{}, 1000)
+		if err != nil || len(rows) != repositories || rows[len(rows)-1].Revision != standing.Head {
+			t.Fatalf("%d rows, head %d, %v", len(rows), standing.Head, err)
 		}
 		for r, last := range seen {
 			for _, row := range rows {
@@ -71,12 +71,12 @@ func followUntil(
 	last = make(map[string]int64)
 	cursor, final := int64(0), false
 	for {
-		rows, head, err := f.Read(t.Context(), cursor, limit)
+		rows, standing, err := f.Read(t.Context(), feed.Cursor{Revision: cursor}, limit)
 		if err != nil {
 			return nil, err
 		}
 		for _, row := range rows {
-			if row.Revision <= cursor || row.Revision <= last[row.Repository] || row.Revision > head {
+			if row.Revision <= cursor || row.Revision <= last[row.Repository] || row.Revision > standing.Head {
 				return nil, fmt.Errorf("revision %d of %s after cursor %d", row.Revision, row.Repository, cursor)
 			}
 			cursor = row.Revision

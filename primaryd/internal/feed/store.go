@@ -25,21 +25,21 @@ type record struct {
 	fingerprintOpen bool
 }
 
-// write gives every changed repository a new revision and returns the head.
+// write gives every changed repository a new revision and returns the standing.
 //
 // The counter is moved first. Its row stays locked until the commit, so transactions that hand out revisions commit in
 // the order of their revisions, and none of them can deadlock with another. A sequence would not do: it hands numbers
 // out before the commit, a reader could see 8 before 7 and would never look for 7 again.
-func write(ctx context.Context, tx *database.Tx, changes map[string]merged) (head int64, err error) {
+func (f *Feed) write(ctx context.Context, tx *database.Tx, changes map[string]merged) (standing Standing, err error) {
 	names := slices.Sorted(maps.Keys(changes))
-	if head, err = move(ctx, tx, len(names)); err != nil {
-		return 0, err
+	if standing, err = f.move(ctx, tx, len(names)); err != nil {
+		return Standing{}, err
 	}
 	rows, err := existing(ctx, tx, names)
 	if err != nil {
-		return 0, err
+		return Standing{}, err
 	}
-	first := head - int64(len(names)) + 1
+	first := standing.Head - int64(len(names)) + 1
 	records := make([]record, 0, len(names))
 	for i, name := range names {
 		change, revision := changes[name], first+int64(i)
@@ -50,26 +50,23 @@ func write(ctx context.Context, tx *database.Tx, changes map[string]merged) (hea
 			fingerprintOpen: hint.Base == revision,
 		})
 	}
-	return head, upsert(ctx, tx, records)
+	return standing, upsert(ctx, tx, records)
 }
 
-// move adds to the counter, locks it for this transaction, and notifies. With 0 it only locks.
-func move(ctx context.Context, tx *database.Tx, by int) (head int64, err error) {
-	err = tx.QueryRowContext(ctx, "UPDATE feed SET head = head + $1 RETURNING head", by).Scan(&head)
+// move adds to the counter, locks it for this transaction, sees to it that what follows is written in the right
+// incarnation, and notifies. With 0 it does all but add and notify.
+func (f *Feed) move(ctx context.Context, tx *database.Tx, by int) (standing Standing, err error) {
+	var origin string
+	err = tx.QueryRowContext(ctx, "UPDATE feed SET head = head + $1 RETURNING head, incarnation, origin", by).
+		Scan(&standing.Head, &standing.Incarnation, &origin)
 	if err != nil {
-		return 0, fmt.Errorf("move the head: %w", err)
+		return Standing{}, fmt.Errorf("move the head: %w", err)
 	}
-	if by == 0 {
-		return head, nil
+	before := Standing{Head: standing.Head - int64(by), Incarnation: standing.Incarnation}
+	if standing.Incarnation, err = f.continueHistory(ctx, tx, before, origin); err != nil || by == 0 {
+		return standing, err
 	}
-	return head, tx.Notify(ctx, channel)
-}
-
-func readHead(ctx context.Context, q database.Queryer) (head int64, err error) {
-	if err := q.QueryRowContext(ctx, "SELECT head FROM feed").Scan(&head); err != nil {
-		return 0, fmt.Errorf("read the head: %w", err)
-	}
-	return head, nil
+	return standing, tx.Notify(ctx, channel)
 }
 
 // existing returns those rows of the names that there are.

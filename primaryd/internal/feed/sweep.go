@@ -53,23 +53,24 @@ func (f *Feed) RecordSweep(
 	if err := storable("repository", repository); err != nil {
 		return false, fmt.Errorf("feed: sweep: %w", err)
 	}
-	swept := sweep{repository: repository, revision: revision, fingerprint: fingerprint, present: present}
-	var head int64
+	swept := sweep{feed: f, repository: repository, revision: revision, fingerprint: fingerprint, present: present}
+	var standing Standing
 	err = f.db.Write(ctx, func(ctx context.Context, tx *database.Tx) (err error) {
-		head, bumped, err = swept.record(ctx, tx)
+		standing, bumped, err = swept.record(ctx, tx)
 		return err
 	})
 	if err != nil {
 		return false, fmt.Errorf("feed: sweep of %s: %w", repository, err)
 	}
 	if bumped {
-		f.advance(head)
+		f.advance(standing)
 	}
 	return bumped, nil
 }
 
 // sweep is one complete listing of a sweep.
 type sweep struct {
+	feed        *Feed
 	repository  string
 	revision    int64
 	fingerprint string
@@ -77,12 +78,12 @@ type sweep struct {
 	now         time.Time
 }
 
-func (s sweep) record(ctx context.Context, tx *database.Tx) (head int64, bumped bool, err error) {
+func (s sweep) record(ctx context.Context, tx *database.Tx) (standing Standing, bumped bool, err error) {
 	if s.now, err = tx.Now(ctx); err != nil {
-		return 0, false, err
+		return Standing{}, false, err
 	}
 	if confirmed, err := s.confirm(ctx, tx); confirmed || err != nil {
-		return 0, false, err
+		return Standing{}, false, err
 	}
 	return s.bump(ctx, tx)
 }
@@ -102,24 +103,24 @@ func (s sweep) confirm(ctx context.Context, tx *database.Tx) (bool, error) {
 }
 
 // bump gives the repository a new revision, unless one that came meanwhile makes every site list all anyway.
-func (s sweep) bump(ctx context.Context, tx *database.Tx) (head int64, bumped bool, err error) {
-	if _, err := move(ctx, tx, 0); err != nil { // locks: the row cannot change between the look and the write
-		return 0, false, err
+func (s sweep) bump(ctx context.Context, tx *database.Tx) (standing Standing, bumped bool, err error) {
+	if _, err := s.feed.move(ctx, tx, 0); err != nil { // locks: the row cannot change between the look and the write
+		return Standing{}, false, err
 	}
 	row, err := selectRow(ctx, tx, s.repository)
 	missing := errors.Is(err, sql.ErrNoRows)
 	switch {
 	case err != nil && !missing:
-		return 0, false, err
+		return Standing{}, false, err
 	case missing && !s.present:
-		return 0, false, nil
+		return Standing{}, false, nil
 	case row.Revision != s.revision && row.Hint.Base == row.Revision && !missing:
-		return 0, false, s.touch(ctx, tx)
+		return Standing{}, false, s.touch(ctx, tx)
 	}
-	if head, err = move(ctx, tx, 1); err != nil {
-		return 0, false, err
+	if standing, err = s.feed.move(ctx, tx, 1); err != nil {
+		return Standing{}, false, err
 	}
-	r := record{name: s.repository, revision: head, changedAt: s.now, hint: Hint{Base: head}}
+	r := record{name: s.repository, revision: standing.Head, changedAt: s.now, hint: Hint{Base: standing.Head}}
 	if row.Revision == s.revision || missing {
 		r.fingerprint = s.fingerprint
 	} else {
@@ -127,9 +128,9 @@ func (s sweep) bump(ctx context.Context, tx *database.Tx) (head int64, bumped bo
 		r.fingerprintOpen = true
 	}
 	if err := upsert(ctx, tx, []record{r}); err != nil {
-		return 0, false, err
+		return Standing{}, false, err
 	}
-	return head, true, s.touch(ctx, tx)
+	return standing, true, s.touch(ctx, tx)
 }
 
 func (s sweep) touch(ctx context.Context, tx *database.Tx) error {
@@ -166,42 +167,44 @@ func (f *Feed) addChunk(ctx context.Context, names []string) (added int, err err
 	if err != nil || len(missing) == 0 {
 		return 0, err
 	}
-	var head int64
+	var standing Standing
 	err = f.db.Write(ctx, func(ctx context.Context, tx *database.Tx) error {
-		head, added, err = insertMissing(ctx, tx, missing)
+		standing, added, err = f.insertMissing(ctx, tx, missing)
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
-	f.advance(head)
+	f.advance(standing)
 	return added, nil
 }
 
-func insertMissing(ctx context.Context, tx *database.Tx, names []string) (head int64, added int, err error) {
-	if head, err = move(ctx, tx, 0); err != nil {
-		return 0, 0, err
+func (f *Feed) insertMissing(
+	ctx context.Context, tx *database.Tx, names []string,
+) (standing Standing, added int, err error) {
+	if standing, err = f.move(ctx, tx, 0); err != nil {
+		return Standing{}, 0, err
 	}
 	// Again, now that nobody else can add.
 	missing, err := without(ctx, tx, names)
 	if err != nil || len(missing) == 0 {
-		return head, 0, err
+		return standing, 0, err
 	}
 	now, err := tx.Now(ctx)
 	if err != nil {
-		return 0, 0, err
+		return Standing{}, 0, err
 	}
 	records := make([]record, 0, len(missing))
 	for i, name := range missing {
-		revision := head + int64(i) + 1
+		revision := standing.Head + int64(i) + 1
 		records = append(records, record{
 			name: name, revision: revision, changedAt: now, hint: Hint{Base: revision}, fingerprintOpen: true,
 		})
 	}
-	if head, err = move(ctx, tx, len(missing)); err != nil {
-		return 0, 0, err
+	if standing, err = f.move(ctx, tx, len(missing)); err != nil {
+		return Standing{}, 0, err
 	}
-	return head, len(missing), upsert(ctx, tx, records)
+	return standing, len(missing), upsert(ctx, tx, records)
 }
 
 // without returns the names that have no row, each once, in order.

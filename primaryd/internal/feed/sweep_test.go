@@ -124,9 +124,9 @@ func TestAddMissing(t *testing.T) {
 			t.Fatalf("AddMissing = %d, %v", n, err)
 		}
 		<-wake
-		rows, head, err := f.Read(t.Context(), 1, 10)
-		if err != nil || head != 3 || len(rows) != 2 || rows[0].Repository != "c" || rows[1].Revision != 3 {
-			t.Errorf("Read = %+v, %d, %v", rows, head, err)
+		rows, standing, err := f.Read(t.Context(), feed.Cursor{Revision: 1}, 10)
+		if err != nil || standing.Head != 3 || len(rows) != 2 || rows[0].Repository != "c" || rows[1].Revision != 3 {
+			t.Errorf("Read = %+v, %d, %v", rows, standing.Head, err)
 		}
 		if n, err := f.AddMissing(t.Context(), []string{"a", "b", "c"}); n != 0 || err != nil {
 			t.Errorf("AddMissing again = %d, %v", n, err)

@@ -37,7 +37,7 @@ type Registry interface {
 // Feed is what a walk asks of the change feed; *feed.Feed implements it.
 type Feed interface {
 	ID() string
-	Get(ctx context.Context, repository string) (feed.Row, bool, error)
+	Base(ctx context.Context, repository string, since feed.Cursor) (row feed.Row, found, fits bool, err error)
 	RecordListing(ctx context.Context, repository string, revision int64, fingerprint string) error
 }
 
@@ -87,14 +87,16 @@ func New(r Registry, f Feed) *Lister {
 	return &Lister{registry: r, feed: f, shared: group{walks: map[key]*walk{}}}
 }
 
-// List answers for a caller that holds the repository as of revision since of feed feedID: the touched tags where the
-// feed still knows them all, every tag otherwise. Errors are those of the registry and of the feed.
-func (l *Lister) List(ctx context.Context, repository, feedID string, since int64) (Listing, error) {
-	row, found, err := l.feed.Get(ctx, repository)
+// List answers for a caller that holds the repository as of since in feed feedID: the touched tags where the feed still
+// knows them all, every tag otherwise, as when since is of a history that was lost. Errors are those of the registry and of the feed.
+func (l *Lister) List(ctx context.Context, repository, feedID string, cursor feed.Cursor) (Listing, error) {
+	row, found, fits, err := l.feed.Base(ctx, repository, cursor)
 	if err != nil {
 		return Listing{}, fmt.Errorf("read the feed's row of %s: %w", repository, err)
 	}
-	if delta := found && since > 0 && feedID == l.feed.ID() && since <= row.Revision && row.Hint.Covers(since); delta {
+	since := cursor.Revision
+	known := found && fits && feedID == l.feed.ID()
+	if delta := known && since > 0 && since <= row.Revision && row.Hint.Covers(since); delta {
 		k := key{repository: repository, revision: row.Revision, since: since}
 		return l.shared.do(ctx, k, func(ctx context.Context) (Listing, error) { return l.delta(ctx, row, since) })
 	}

@@ -98,7 +98,7 @@ func (p *pair) row(t *testing.T, repository string) feed.Row {
 func (p *pair) list(t *testing.T, repository, feedID string, since int64) listing.Listing {
 	t.Helper()
 	p.Reset()
-	got, err := p.lister.List(t.Context(), repository, feedID, since)
+	got, err := p.lister.List(t.Context(), repository, feedID, feed.Cursor{Revision: since})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestAListingThatCannotBeRecordedFails(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, false)
 	p.push(t, "a", "v1", 1)
-	got, err := listing.New(p.registry, forgetful{p.feed}).List(t.Context(), "a", "", 0)
+	got, err := listing.New(p.registry, forgetful{p.feed}).List(t.Context(), "a", "", feed.Cursor{})
 	if !errors.Is(err, errForgetful) || got.Complete {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -239,7 +239,7 @@ func TestAnErrorIsNoListing(t *testing.T) {
 				}
 				return registrytest.Fault{}
 			})
-			got, err := p.lister.List(t.Context(), "a", "", 0)
+			got, err := p.lister.List(t.Context(), "a", "", feed.Cursor{})
 			if diff := cmp.Diff(listing.Listing{}, got); diff != "" || !errors.Is(err, test.want) {
 				t.Error(err, diff)
 			}
@@ -278,7 +278,7 @@ func TestSitesShareAWalk(t *testing.T) {
 	const sites = 20
 	errs := make(chan error, sites)
 	site := func() {
-		_, err := p.lister.List(t.Context(), "a", "", 0)
+		_, err := p.lister.List(t.Context(), "a", "", feed.Cursor{})
 		errs <- err
 	}
 	go site()

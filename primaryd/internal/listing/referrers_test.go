@@ -99,7 +99,7 @@ func TestARegistryWithoutTheAPIIsRarelyAsked(t *testing.T) {
 		source := &counting{late: late{after: tags("d"), at: time.Now()}}
 		lister := listing.New(source, startFeed(t))
 		for range 10 {
-			if got, err := lister.List(t.Context(), "r", "", 0); err != nil || got.ReferrersAPI || len(got.Subjects) > 0 {
+			if got, err := lister.List(t.Context(), "r", "", feed.Cursor{}); err != nil || got.ReferrersAPI || len(got.Subjects) > 0 {
 				t.Errorf("%+v, %v", got, err)
 			}
 		}

@@ -120,7 +120,7 @@ func TestSettle(t *testing.T) {
 						since = 0
 					}
 					source := &late{before: test.before, after: test.after, at: time.Now().Add(test.delay)}
-					got, err := listing.New(source, f).List(t.Context(), "r", f.ID(), since)
+					got, err := listing.New(source, f).List(t.Context(), "r", f.ID(), feed.Cursor{Revision: since})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -154,7 +154,7 @@ func TestSettlingEndsWithTheCaller(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		began := time.Now()
-		_, err := listing.New(&late{at: time.Now().Add(time.Hour)}, f).List(ctx, "r", "", 0)
+		_, err := listing.New(&late{at: time.Now().Add(time.Hour)}, f).List(ctx, "r", "", feed.Cursor{})
 		if err == nil || time.Since(began) != 200*time.Millisecond {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
@@ -180,7 +180,7 @@ func TestGlancesConcludeNothing(t *testing.T) {
 			}
 			<-time.After(age)
 			source := &late{at: time.Now().Add(time.Hour), slow: 2 * time.Millisecond}
-			got, err := listing.New(source, f).List(t.Context(), "r", f.ID(), since)
+			got, err := listing.New(source, f).List(t.Context(), "r", f.ID(), feed.Cursor{Revision: since})
 			if err != nil || !slices.Equal(got.Absent, []string{"a"}) || source.certain == 0 {
 				t.Errorf("after %s: absent %v, %d certain answers, %v", age, got.Absent, source.certain, err)
 			}

@@ -75,7 +75,7 @@ func (s *FeedService) Subscribe(
 	defer stop()
 	reconfigured := s.access.Nodes.Reconfigured()
 	feedID := s.feedID(id)
-	head, err := s.begin(ctx, req, feedID)
+	standing, err := s.begin(ctx, req, feedID)
 	if err != nil {
 		return err
 	}
@@ -83,12 +83,13 @@ func (s *FeedService) Subscribe(
 		defer s.access.Nodes.Subscribed(id.Name)()
 	}
 	defer s.opts.Metrics.subscribed()()
-	if err := stream.Send(s.hello(feedID, head)); err != nil {
+	if err := stream.Send(s.hello(feedID, standing)); err != nil {
 		return err
 	}
 	sub := subscription{
-		FeedService: s, id: id, send: stream.Send, cursor: req.GetAfterRevision(), head: head,
-		sees: feedID, reconfigured: reconfigured,
+		FeedService: s, id: id, send: stream.Send, standing: standing,
+		cursor: feed.Cursor{Revision: req.GetAfterRevision(), Incarnation: standing.Incarnation},
+		sees:   feedID, reconfigured: reconfigured,
 	}
 	if s.access.IsNode(id) {
 		asked, stop := s.opts.Requests.Watch(id.Name)
@@ -107,39 +108,34 @@ func (s *FeedService) feedID(id link.Identity) string {
 	return s.feed.ID()
 }
 
-// begin checks that the request's cursor belongs to this feed.
+// begin checks that the request's cursor belongs to this feed and its history.
 func (s *FeedService) begin(
 	ctx context.Context, req *antipodev1.SubscribeRequest, feedID string,
-) (head int64, err error) {
+) (standing feed.Standing, err error) {
 	after := req.GetAfterRevision()
 	if after < 0 || after > 0 && req.GetFeedId() == "" {
-		return 0, status.Error(codes.InvalidArgument, "after_revision must not be negative, and needs a feed_id")
-	}
-	if head, err = s.feed.Head(ctx); err != nil {
-		return 0, err
+		return standing, status.Error(codes.InvalidArgument, "after_revision must not be negative, and needs a feed_id")
 	}
 	if req.GetFeedId() != "" && req.GetFeedId() != feedID {
-		return 0, status.Errorf(codes.OutOfRange, "the cursor is of feed %s, this is feed %s: start over", req.GetFeedId(), feedID)
+		return standing, status.Errorf(codes.OutOfRange, "the cursor is of feed %s, this is feed %s: start over", req.GetFeedId(), feedID)
 	}
-	if after > head {
-		return 0, status.Errorf(codes.OutOfRange, "the cursor %d is above this feed's head %d: start over", after, head)
-	}
-	return head, nil
+	return s.feed.Stand(ctx, feed.Cursor{Revision: after, Incarnation: req.GetIncarnation()})
 }
 
-func (s *FeedService) hello(feedID string, head int64) *antipodev1.SubscribeResponse {
+func (s *FeedService) hello(feedID string, standing feed.Standing) *antipodev1.SubscribeResponse {
 	return &antipodev1.SubscribeResponse{Kind: &antipodev1.SubscribeResponse_Hello{Hello: &antipodev1.Hello{
-		FeedId: feedID, HeadRevision: head, HeartbeatInterval: durationpb.New(s.opts.Heartbeat), Version: s.opts.Version,
+		FeedId: feedID, HeadRevision: standing.Head, HeartbeatInterval: durationpb.New(s.opts.Heartbeat),
+		Version: s.opts.Version, Incarnation: standing.Incarnation,
 	}}}
 }
 
 // subscription is one running stream.
 type subscription struct {
 	*FeedService
-	id     link.Identity
-	send   func(*antipodev1.SubscribeResponse) error
-	cursor int64
-	head   int64
+	id       link.Identity
+	send     func(*antipodev1.SubscribeResponse) error
+	cursor   feed.Cursor   // what was sent
+	standing feed.Standing // of the feed, when it was read last
 
 	sees         string          // the feed as the caller saw it at the beginning
 	reconfigured <-chan struct{} // closed when that may have changed
@@ -179,27 +175,32 @@ func (s *subscription) run(ctx context.Context, wake <-chan struct{}) error {
 	}
 }
 
-// drain sends everything after the cursor.
+// drain sends everything after the cursor. Where the feed's history was rewritten below the cursor, Read refuses it, and
+// the stream ends as its beginning would.
 func (s *subscription) drain(ctx context.Context) (sent bool, err error) {
 	for {
 		if err := s.still(ctx); err != nil {
 			return sent, err
 		}
-		rows, head, err := s.feed.Read(ctx, s.cursor, changesPerBatch)
+		rows, standing, err := s.feed.Read(ctx, s.cursor, changesPerBatch)
 		if err != nil {
 			return sent, err
 		}
-		if head < s.head {
-			return sent, status.Errorf(codes.OutOfRange, "the feed's head went back from %d to %d: start over", s.head, head)
+		if standing.Head < s.standing.Head && standing.Incarnation == s.standing.Incarnation {
+			return sent, status.Errorf(codes.OutOfRange, "the feed's head went back from %d to %d: start over",
+				s.standing.Head, standing.Head)
 		}
-		s.head, s.cursor = head, head
+		s.standing, s.cursor = standing, feed.Cursor{Revision: standing.Head, Incarnation: standing.Incarnation}
 		if len(rows) == changesPerBatch {
-			s.cursor = rows[len(rows)-1].Revision
+			s.cursor.Revision = rows[len(rows)-1].Revision
 		}
 		changes := s.visible(rows)
 		if len(changes) > 0 {
 			sent = true
-			batch := &antipodev1.ChangeBatch{Changes: changes, HeadRevision: s.head, CursorRevision: s.cursor}
+			batch := &antipodev1.ChangeBatch{
+				Changes: changes, HeadRevision: standing.Head, CursorRevision: s.cursor.Revision,
+				Incarnation: standing.Incarnation,
+			}
 			if err := s.send(&antipodev1.SubscribeResponse{Kind: &antipodev1.SubscribeResponse_Changes{Changes: batch}}); err != nil {
 				return sent, err
 			}
@@ -261,7 +262,8 @@ func (s *subscription) visible(rows []feed.Row) []*antipodev1.Change {
 
 func (s *subscription) beat() error {
 	return s.send(&antipodev1.SubscribeResponse{Kind: &antipodev1.SubscribeResponse_Heartbeat{Heartbeat: &antipodev1.Heartbeat{
-		HeadRevision: s.head, CursorRevision: s.cursor, SentAt: timestamppb.Now(),
+		HeadRevision: s.standing.Head, CursorRevision: s.cursor.Revision, SentAt: timestamppb.Now(),
+		Incarnation: s.cursor.Incarnation, HeadChangedAt: timeProto(s.standing.ChangedAt),
 	}}})
 }
 
@@ -351,9 +353,9 @@ func (s *FeedService) ListTags(
 	if err := granted.check(); err != nil {
 		return err
 	}
-	since := req.GetSinceRevision()
+	since := feed.Cursor{Revision: req.GetSinceRevision(), Incarnation: req.GetIncarnation()}
 	if req.GetFeedId() != s.feedID(id) {
-		since = 0
+		since = feed.Cursor{}
 	}
 	// A site waits for this answer; a sweep can wait for the site.
 	answer, err := s.lister.List(registry.WithUrgency(stream.Context()), req.GetRepository(), s.feed.ID(), since)

@@ -17,6 +17,7 @@ import (
 	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/antipode-registry/antipode/internal/link"
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
 )
 
@@ -106,6 +107,8 @@ func MapError(err error) error {
 	switch {
 	case requestCode(err) != codes.OK:
 		return status.Error(requestCode(err), err.Error())
+	case errors.Is(err, feed.ErrOutOfRange):
+		return status.Errorf(codes.OutOfRange, "%v: start over", err)
 	case errors.Is(err, database.ErrUnavailable):
 		return status.Error(codes.Unavailable, "the primary's database cannot be reached")
 	case errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrUnauthorized):

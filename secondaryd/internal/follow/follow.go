@@ -33,8 +33,8 @@ type Feed interface {
 // Tracking is where changes and the cursor go; *tracking.Store implements it.
 type Tracking interface {
 	Cursor(ctx context.Context) (tracking.Cursor, error)
-	Apply(ctx context.Context, feedID string, changes []tracking.Change, cursor, head int64) error
-	Heard(ctx context.Context, head int64) error
+	Apply(ctx context.Context, batch tracking.Batch) error
+	Heard(ctx context.Context, head int64, changedAt time.Time) error
 	StartOver(ctx context.Context) error
 	Promoted(ctx context.Context) (time.Time, error)
 	Watch() (wake <-chan struct{}, stop func())
@@ -136,7 +136,7 @@ func (f *Follower) Stream(ctx context.Context) (began bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	from := client.Position{FeedID: cursor.FeedID, Revision: cursor.Revision}
+	from := client.Position{FeedID: cursor.FeedID, Revision: cursor.Revision, Incarnation: cursor.Incarnation}
 	for event, err := range f.feed.Subscribe(ctx, f.opts.Node, from) {
 		if err != nil {
 			return began, err
@@ -159,9 +159,10 @@ func (f *Follower) take(ctx context.Context, event client.Event, cursor *trackin
 	if event.Request != nil && f.opts.Asked != nil {
 		f.opts.Asked(event)
 	}
-	moved := event.Cursor != cursor.Revision || event.FeedID != cursor.FeedID
+	// The incarnation moves with a restart of primaryd alone: to keep the old one would work until that is forgotten.
+	moved := event.Cursor != cursor.Revision || event.FeedID != cursor.FeedID || event.Incarnation != cursor.Incarnation
 	if len(event.Changes) == 0 && !moved {
-		return f.tracking.Heard(ctx, event.Head)
+		return f.tracking.Heard(ctx, event.Head, event.HeadChangedAt)
 	}
 	changes := make([]tracking.Change, 0, len(event.Changes))
 	for _, change := range event.Changes {
@@ -176,11 +177,26 @@ func (f *Follower) take(ctx context.Context, event client.Event, cursor *trackin
 			Repository: change.Repository, Revision: change.Revision, ChangedAt: change.ChangedAt, Class: class,
 		})
 	}
-	if err := f.tracking.Apply(ctx, event.FeedID, changes, event.Cursor, event.Head); err != nil {
+	err := f.tracking.Apply(ctx, tracking.Batch{
+		FeedID: event.FeedID, Incarnation: event.Incarnation, Changes: changes, Cursor: event.Cursor, Head: event.Head,
+		ChangedAt: changedAt(event), HeadChangedAt: event.HeadChangedAt,
+	})
+	if err != nil {
 		return err
 	}
-	cursor.FeedID, cursor.Revision = event.FeedID, event.Cursor
+	cursor.FeedID, cursor.Revision, cursor.Incarnation = event.FeedID, event.Cursor, event.Incarnation
 	return nil
+}
+
+// changedAt is when the change at the event's cursor happened, as far as the event tells; zero where it does not.
+func changedAt(event client.Event) time.Time {
+	if event.Cursor == event.Head && !event.HeadChangedAt.IsZero() {
+		return event.HeadChangedAt
+	}
+	if last := len(event.Changes) - 1; last >= 0 {
+		return event.Changes[last].ChangedAt
+	}
+	return time.Time{}
 }
 
 func pause(ctx context.Context, failures int) {

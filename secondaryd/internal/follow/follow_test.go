@@ -90,6 +90,9 @@ func change(repository string, revision int64) client.Change {
 	return client.Change{Repository: repository, Revision: revision, ChangedAt: time.UnixMilli(revision)}
 }
 
+// at is when the change of a revision happened.
+func at(revision int64) time.Time { return time.UnixMilli(revision).UTC() }
+
 func newStore(t testing.TB, db *database.DB) *tracking.Store {
 	t.Helper()
 	store, err := tracking.Open(t.Context(), db, tracking.Options{})
@@ -165,7 +168,7 @@ func TestFollow(t *testing.T) {
 		if diff := cmp.Diff(map[string]int64{"old": 2, "older": 4, "live": 7}, rows(t, s)); diff != "" {
 			t.Errorf("rows (-want +got):\n%s", diff)
 		}
-		wantCursor(t, s, tracking.Cursor{FeedID: feedID, Revision: 9, Head: 11})
+		wantCursor(t, s, tracking.Cursor{FeedID: feedID, Revision: 9, Head: 11, ChangedAt: at(9)})
 		first, err := s.Claim(t.Context(), "w", tracking.LiveOnly)
 		if err != nil || first == nil || first.Repository != "live" {
 			t.Errorf("live work is %+v (%v)", first, err)
@@ -215,13 +218,14 @@ func (c *calls) note(format string, args ...any) error {
 }
 
 func (c *calls) Cursor(context.Context) (tracking.Cursor, error) { return c.cursor, c.fail }
-func (c *calls) Heard(_ context.Context, head int64) error       { return c.note("heard %d", head) }
-func (c *calls) StartOver(context.Context) error                 { return c.note("start over") }
-
+func (c *calls) Heard(_ context.Context, head int64, _ time.Time) error {
+	return c.note("heard %d", head)
+}
+func (c *calls) StartOver(context.Context) error             { return c.note("start over") }
 func (c *calls) Promoted(context.Context) (time.Time, error) { return time.Time{}, nil }
 func (c *calls) Watch() (wake <-chan struct{}, stop func())  { return nil, func() {} }
-func (c *calls) Apply(_ context.Context, id string, changes []tracking.Change, cursor, _ int64) error {
-	return c.note("apply %s %d changes to %d", id, len(changes), cursor)
+func (c *calls) Apply(_ context.Context, b tracking.Batch) error {
+	return c.note("apply %s %d changes to %d", b.FeedID, len(b.Changes), b.Cursor)
 }
 
 // A change that cannot be stored is not acknowledged: the stream ends, and is begun anew from the stored cursor.
@@ -244,12 +248,12 @@ type brokenApply struct {
 	fails int
 }
 
-func (b *brokenApply) Apply(ctx context.Context, id string, changes []tracking.Change, cursor, head int64) error {
-	if len(changes) > 0 && b.fails > 0 {
+func (b *brokenApply) Apply(ctx context.Context, batch tracking.Batch) error {
+	if len(batch.Changes) > 0 && b.fails > 0 {
 		b.fails--
 		return errCut
 	}
-	return b.Store.Apply(ctx, id, changes, cursor, head)
+	return b.Store.Apply(ctx, batch)
 }
 
 // A cursor that does not fit the feed is given up: everything is due again from the beginning, and nothing is lost.
@@ -257,7 +261,7 @@ func TestStartOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t, databasetest.OpenSQLite(t))
-		if err := s.Apply(t.Context(), "feed-0", []tracking.Change{{Repository: "a", Revision: 8}}, 8, 8); err != nil {
+		if err := s.Apply(t.Context(), tracking.Batch{FeedID: "feed-0", Changes: []tracking.Change{{Repository: "a", Revision: 8}}, Cursor: 8, Head: 8}); err != nil {
 			t.Fatal(err)
 		}
 		lease, err := s.Claim(t.Context(), "w", tracking.LiveFirst)
@@ -281,7 +285,7 @@ func TestStartOver(t *testing.T) {
 		if diff := cmp.Diff(map[string]int64{"a": 1, "b": 2}, rows(t, s)); diff != "" {
 			t.Errorf("rows (-want +got):\n%s", diff)
 		}
-		wantCursor(t, s, tracking.Cursor{FeedID: feedID, Revision: 2, Head: 2})
+		wantCursor(t, s, tracking.Cursor{FeedID: feedID, Revision: 2, Head: 2, ChangedAt: at(2)})
 		row, _, err := s.Get(t.Context(), "a")
 		if err != nil || row.State != tracking.Pending || row.Synced != -1 {
 			t.Errorf("row of a: %+v (%v), want it due with a complete listing", row, err)

@@ -88,7 +88,7 @@ func (a *attempt) since(ctx context.Context) (client.Position, error) {
 	if err != nil {
 		return client.Position{}, fmt.Errorf("read the cursor: %w", err)
 	}
-	return client.Position{FeedID: cursor.FeedID, Revision: a.lease.Synced}, nil
+	return client.Position{FeedID: cursor.FeedID, Revision: a.lease.Synced, Incarnation: cursor.Incarnation}, nil
 }
 
 // addPins adds the tags that an operator brought back to what the site should have, as long as the source lacks them.

@@ -62,7 +62,7 @@ func TestPausedEngineRests(t *testing.T) {
 			if err := store.SetPaused(t.Context(), true); err != nil {
 				t.Fatal(err)
 			}
-			if err := store.Apply(t.Context(), "feed", changes, 1, 1); err != nil {
+			if err := store.Apply(t.Context(), tracking.Batch{FeedID: "feed", Changes: changes, Cursor: 1, Head: 1}); err != nil {
 				t.Fatal(err)
 			}
 		})

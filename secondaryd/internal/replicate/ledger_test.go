@@ -155,10 +155,10 @@ func (l *ledger) deliver(ctx context.Context, store *tracking.Store) error {
 	}
 	l.mu.Unlock()
 	slices.SortFunc(changes, func(a, b tracking.Change) int { return cmp.Compare(a.Revision, b.Revision) })
-	err := store.Apply(ctx, id, changes, head, head)
+	err := store.Apply(ctx, tracking.Batch{FeedID: id, Changes: changes, Cursor: head, Head: head})
 	if errors.Is(err, tracking.ErrOtherFeed) {
 		if err = store.StartOver(ctx); err == nil {
-			err = store.Apply(ctx, id, changes, head, head)
+			err = store.Apply(ctx, tracking.Batch{FeedID: id, Changes: changes, Cursor: head, Head: head})
 		}
 	}
 	if err == nil {

@@ -131,7 +131,7 @@ func (s *stage) changed(repository string, tags ...string) {
 func (s *stage) deliver(changes ...tracking.Change) {
 	s.Helper()
 	last := changes[len(changes)-1].Revision
-	s.must(s.store.Apply(s.Context(), feedID, changes, last, last))
+	s.must(s.store.Apply(s.Context(), tracking.Batch{FeedID: feedID, Changes: changes, Cursor: last, Head: last}))
 }
 
 // settle waits until nothing is due and nothing at work.

@@ -66,7 +66,7 @@ func TestUnplannedPromotion(t *testing.T) {
 	if lease != nil || err != nil {
 		t.Errorf("a promoted site claims %v, %v", lease, err)
 	}
-	if err := c.store.Apply(t.Context(), "feed", nil, 5, 5); !errors.Is(err, tracking.ErrPromoted) {
+	if err := c.store.Apply(t.Context(), tracking.Batch{FeedID: "feed", Cursor: 5, Head: 5}); !errors.Is(err, tracking.ErrPromoted) {
 		t.Errorf("a promoted site takes changes: %v", err)
 	}
 	_, err = c.promote(t.Context(), &antipodev1.PromoteRequest{})

@@ -119,6 +119,8 @@ func (s *Status) fill(ctx context.Context, st *antipodev1.NodeStatus) error {
 	st.PromotedAt = timeProto(promoted)
 	st.FeedId, st.CursorRevision, st.HeadRevision = cursor.FeedID, cursor.Revision, cursor.Head
 	st.CursorMovedAt, st.PrimaryHeardAt = timeProto(cursor.MovedAt), timeProto(cursor.HeardAt)
+	st.Incarnation = cursor.Incarnation
+	st.CursorChangedAt, st.HeadChangedAt = timeProto(cursor.ChangedAt), timeProto(cursor.HeadChangedAt)
 	st.LastSyncedAt, st.LastError = timeProto(summary.LastSyncedAt), failureProto(summary.LastError)
 	st.Repositories = &antipodev1.RepositoryCounts{
 		Total: summary.Total, Synced: summary.Counts[tracking.Synced], Pending: summary.Counts[tracking.Pending],

@@ -100,7 +100,7 @@ func (p *place) apply(from, head int64, names ...string) {
 		last++
 		changes = append(changes, tracking.Change{Repository: name, Revision: last})
 	}
-	p.must(p.store.Apply(p.Context(), "feed", changes, last, head))
+	p.must(p.store.Apply(p.Context(), tracking.Batch{FeedID: "feed", Changes: changes, Cursor: last, Head: head}))
 }
 
 // finish claims what is due and ends it so.
@@ -152,7 +152,7 @@ func TestLag(t *testing.T) {
 		p.must(p.store.StartOver(t.Context()))
 		<-time.After(time.Second)
 		p.wantLag(0, time.Second)
-		p.must(p.store.Heard(t.Context(), 4))
+		p.must(p.store.Heard(t.Context(), 4, time.Time{}))
 		p.wantLag(4, time.Second)
 		p.apply(1, 4, "a", "b", "c", "d")
 		for range 4 {

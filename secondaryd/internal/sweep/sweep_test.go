@@ -117,7 +117,7 @@ func (s *scene) sync(repository string) {
 	s.Helper()
 	s.revision++
 	change := tracking.Change{Repository: repository, Revision: s.revision}
-	s.must(s.store.Apply(s.Context(), "feed", []tracking.Change{change}, s.revision, s.revision))
+	s.must(s.store.Apply(s.Context(), tracking.Batch{FeedID: "feed", Changes: []tracking.Change{change}, Cursor: s.revision, Head: s.revision}))
 	lease, err := s.store.Claim(s.Context(), "worker", tracking.LiveFirst)
 	s.must(err)
 	if lease.Repository != repository {
@@ -208,7 +208,7 @@ func TestOnlySyncedAreCompared(t *testing.T) {
 	s := newScene(t)
 	s.sync("synced")
 	changes := []tracking.Change{{Repository: "pending", Revision: 9}}
-	s.must(s.store.Apply(t.Context(), "feed", changes, 9, 9))
+	s.must(s.store.Apply(t.Context(), tracking.Batch{FeedID: "feed", Changes: changes, Cursor: 9, Head: 9}))
 	s.must(s.sweeper.Round(t.Context()))
 	if diff := cmp.Diff([]string{"site/synced"}, s.listed); diff != "" {
 		t.Errorf("listed (-want +got):\n%s", diff)
@@ -224,7 +224,7 @@ func TestManyPages(t *testing.T) {
 	for i := range n {
 		changes = append(changes, tracking.Change{Repository: fmt.Sprintf("r%04d", i), Revision: int64(i + 1)})
 	}
-	s.must(s.store.Apply(t.Context(), "feed", changes, n, n))
+	s.must(s.store.Apply(t.Context(), tracking.Batch{FeedID: "feed", Changes: changes, Cursor: n, Head: n}))
 	// All are synced, and hold nothing.
 	s.must(s.db.Write(t.Context(), func(ctx context.Context, tx *database.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE repository SET synced_revision = wanted_revision, oldest_unsynced_at = NULL,
@@ -285,7 +285,7 @@ func TestGoneOrDueMeanwhile(t *testing.T) {
 	s.during = func(repository string) {
 		s.put(repository, "v1=sha256:1")
 		if repository == "site/due" {
-			s.must(s.store.Apply(t.Context(), "feed", []tracking.Change{{Repository: "due", Revision: 50}}, 50, 50))
+			s.must(s.store.Apply(t.Context(), tracking.Batch{FeedID: "feed", Changes: []tracking.Change{{Repository: "due", Revision: 50}}, Cursor: 50, Head: 50}))
 		} else {
 			scope("fewer")
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/antipode-registry/antipode/internal/database"
 )
@@ -15,10 +16,12 @@ import (
 func (s *Store) Cursor(ctx context.Context) (Cursor, error) {
 	var c Cursor
 	err := s.read(ctx, "read cursor", func(ctx context.Context, q database.Queryer) error {
-		var moved, heard sql.NullInt64
-		err := q.QueryRowContext(ctx, "SELECT feed_id, revision, head, moved_at, heard_at FROM site").
-			Scan(&c.FeedID, &c.Revision, &c.Head, &moved, &heard)
+		var moved, heard, changed, headChanged sql.NullInt64
+		err := q.QueryRowContext(ctx, `SELECT feed_id, revision, head, moved_at, heard_at, incarnation, cursor_changed_at,
+			head_changed_at FROM site`).
+			Scan(&c.FeedID, &c.Revision, &c.Head, &moved, &heard, &c.Incarnation, &changed, &headChanged)
 		c.MovedAt, c.HeardAt = toTime(moved), toTime(heard)
+		c.ChangedAt, c.HeadChangedAt = toTime(changed), toTime(headChanged)
 		return err
 	})
 	return c, err
@@ -28,12 +31,12 @@ func (s *Store) Cursor(ctx context.Context) (Cursor, error) {
 // so a batch that is applied twice changes nothing the second time.
 //
 // ErrOtherFeed when the store follows another feed (a fresh or started-over store adopts the batch's); ErrCursorBack
-// when cursor is below the stored one; ErrOtherScope when another scope came in place of the one that was adopted.
-func (s *Store) Apply(ctx context.Context, feedID string, changes []Change, cursor, head int64) error {
-	if feedID == "" || cursor < 0 {
-		return fmt.Errorf("tracking: apply: feed id %q, cursor %d: a batch needs both", feedID, cursor)
+// when its cursor is below the stored one; ErrOtherScope when another scope came in place of the one that was adopted.
+func (s *Store) Apply(ctx context.Context, batch Batch) error {
+	if batch.FeedID == "" || batch.Cursor < 0 {
+		return fmt.Errorf("tracking: apply: feed id %q, cursor %d: a batch needs both", batch.FeedID, batch.Cursor)
 	}
-	for _, c := range changes {
+	for _, c := range batch.Changes {
 		if err := c.check(); err != nil {
 			return wrap("apply", err)
 		}
@@ -46,20 +49,22 @@ func (s *Store) Apply(ctx context.Context, feedID string, changes []Change, curs
 		if err := refuseWhenPromoted(ctx, tx); err != nil {
 			return err
 		}
-		if err := stored.admit(feedID, cursor); err != nil {
+		if err := stored.admit(batch.FeedID, batch.Cursor); err != nil {
 			return err
 		}
 		if err := s.admitScope(ctx, tx); err != nil {
 			return err
 		}
-		inserted, err := upsert(ctx, tx, changes, now)
+		inserted, err := upsert(ctx, tx, batch.Changes, now)
 		if err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE site SET feed_id = $1, heard_at = $2, total = total + $3,
-			head = CASE WHEN $4 > head THEN $4 ELSE head END,
-			moved_at = CASE WHEN revision <> $5 THEN $2 ELSE moved_at END, revision = $5`,
-			feedID, now, inserted, max(head, cursor), cursor)
+			head = CASE WHEN $4 > head OR incarnation <> $6 THEN $4 ELSE head END,
+			moved_at = CASE WHEN revision <> $5 THEN $2 ELSE moved_at END, revision = $5, incarnation = $6,
+			cursor_changed_at = COALESCE($7, cursor_changed_at), head_changed_at = COALESCE($8, head_changed_at)`,
+			batch.FeedID, now, inserted, max(batch.Head, batch.Cursor), batch.Cursor, batch.Incarnation,
+			orNull(batch.ChangedAt), orNull(batch.HeadChangedAt))
 		if err != nil {
 			return fmt.Errorf("move the cursor: %w", err)
 		}
@@ -177,14 +182,15 @@ ON CONFLICT (name) DO UPDATE SET
 WHERE excluded.wanted_revision > repository.wanted_revision`
 }
 
-// Heard notes that the primary was heard from and what its head is.
-func (s *Store) Heard(ctx context.Context, head int64) error {
+// Heard notes that the primary was heard from, what its head is, and when that changed; zero where it does not tell.
+func (s *Store) Heard(ctx context.Context, head int64, changedAt time.Time) error {
 	return s.writeRelaxed(ctx, "note heartbeat", func(ctx context.Context, tx *database.Tx, now int64) error {
 		if err := refuseWhenPromoted(ctx, tx); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx,
-			"UPDATE site SET heard_at = $1, head = CASE WHEN $2 > head THEN $2 ELSE head END", now, head)
+			`UPDATE site SET heard_at = $1, head = CASE WHEN $2 > head THEN $2 ELSE head END,
+				head_changed_at = COALESCE($3, head_changed_at)`, now, head, orNull(changedAt))
 		return err
 	})
 }
@@ -202,7 +208,8 @@ func (s *Store) StartOver(ctx context.Context) error {
 }
 
 func startOver(ctx context.Context, tx *database.Tx, now int64) error {
-	_, err := tx.ExecContext(ctx, "UPDATE site SET feed_id = '', revision = 0, head = 0, moved_at = $1", now)
+	_, err := tx.ExecContext(ctx, `UPDATE site SET feed_id = '', incarnation = '', revision = 0, head = 0, moved_at = $1,
+		cursor_changed_at = NULL, head_changed_at = NULL`, now)
 	if err != nil {
 		return fmt.Errorf("reset the cursor: %w", err)
 	}

@@ -73,5 +73,5 @@ func measure(b *testing.B, s *site) {
 			b.Fatal(err)
 		}
 	})
-	timed("heard", func() { s.must(s.Heard(b.Context(), 1)) })
+	timed("heard", func() { s.must(s.Heard(b.Context(), 1, time.Time{})) })
 }

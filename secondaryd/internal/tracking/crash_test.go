@@ -78,11 +78,11 @@ func whole(t testing.TB, db *database.DB) {
 // known brings three repositories about, none of which is synced.
 func known(t testing.TB, s *tracking.Store) {
 	t.Helper()
-	on(t, s).must(s.Apply(t.Context(), feedID, []tracking.Change{
+	on(t, s).must(s.Apply(t.Context(), tracking.Batch{FeedID: feedID, Changes: []tracking.Change{
 		{Repository: "a", Revision: 1, ChangedAt: at(1), Class: tracking.Live},
 		{Repository: "b", Revision: 2, ChangedAt: at(2), Class: tracking.Backfill},
 		{Repository: "c", Revision: 3, ChangedAt: at(3), Class: tracking.Backfill},
-	}, 3, 3))
+	}, Cursor: 3, Head: 3}))
 }
 
 func on(t testing.TB, s *tracking.Store) *site { t.Helper(); return &site{TB: t, Store: s} }
@@ -111,13 +111,13 @@ func operations() []operation {
 func following() []operation {
 	return []operation{
 		{Name: "Apply", Prepare: known, Run: func(ctx context.Context, s *tracking.Store) error {
-			return s.Apply(ctx, feedID, []tracking.Change{
+			return s.Apply(ctx, tracking.Batch{FeedID: feedID, Changes: []tracking.Change{
 				{Repository: "a", Revision: 4, ChangedAt: at(4), Class: tracking.Live},
 				{Repository: "d", Revision: 5, ChangedAt: at(5), Class: tracking.Live},
 				{Repository: "e", Revision: 6, ChangedAt: at(6), Class: tracking.Backfill},
-			}, 6, 9)
+			}, Cursor: 6, Head: 9})
 		}},
-		{Name: "Heard", Prepare: known, Run: func(ctx context.Context, s *tracking.Store) error { return s.Heard(ctx, 7) }},
+		{Name: "Heard", Prepare: known, Run: func(ctx context.Context, s *tracking.Store) error { return s.Heard(ctx, 7, at(7)) }},
 		{
 			Name:    "StartOver",
 			Prepare: func(t testing.TB, s *tracking.Store) { t.Helper(); known(t, s); on(t, s).take("a") },

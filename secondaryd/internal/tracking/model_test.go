@@ -94,7 +94,7 @@ func (m *model) apply(t *rapid.T) {
 		}
 		changes = append(changes, c)
 	}
-	m.must(m.Apply(m.Context(), fmt.Sprint("feed-", m.feed), changes, m.head, m.head))
+	m.must(m.Apply(m.Context(), tracking.Batch{FeedID: fmt.Sprint("feed-", m.feed), Changes: changes, Cursor: m.head, Head: m.head}))
 	merged := map[string]tracking.Change{}
 	for _, c := range changes {
 		if seen, ok := merged[c.Repository]; ok {

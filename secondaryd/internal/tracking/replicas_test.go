@@ -55,7 +55,7 @@ func TestOldScopeIsRefused(t *testing.T) {
 		if lease := s.claim(tracking.LiveFirst); lease != nil {
 			t.Errorf("claimed %s by the old scope", lease.Repository)
 		}
-		err := s.Apply(t.Context(), feedID, []tracking.Change{{Repository: "b", Revision: 2}}, 2, 2)
+		err := s.Apply(t.Context(), tracking.Batch{FeedID: feedID, Changes: []tracking.Change{{Repository: "b", Revision: 2}}, Cursor: 2, Head: 2})
 		if !errors.Is(err, tracking.ErrOtherScope) {
 			t.Errorf("Apply by the old scope = %v, want ErrOtherScope", err)
 		}
@@ -130,7 +130,7 @@ func TestStoppedFollowerDoesNotAdoptItsOldFeed(t *testing.T) {
 		var stopped context.Context //nolint:containedctx // it is what the test is about
 		lead(func(ctx context.Context) error {
 			stopped = context.WithoutCancel(ctx)
-			return s.Apply(ctx, "feed-1", []tracking.Change{{Repository: "a", Revision: 5}}, 5, 5)
+			return s.Apply(ctx, tracking.Batch{FeedID: "feed-1", Changes: []tracking.Change{{Repository: "a", Revision: 5}}, Cursor: 5, Head: 5})
 		})
 		lead(func(ctx context.Context) error { return s.StartOver(ctx) })
 		err = s.Apply(stopped, "feed-1", []tracking.Change{{Repository: "a", Revision: 6}}, 6, 6)
@@ -138,7 +138,7 @@ func TestStoppedFollowerDoesNotAdoptItsOldFeed(t *testing.T) {
 			t.Errorf("a batch of the old feed: %v, want ErrTermLost", err)
 		}
 		lead(func(ctx context.Context) error {
-			return s.Apply(ctx, "feed-2", []tracking.Change{{Repository: "a", Revision: 1}}, 1, 1)
+			return s.Apply(ctx, tracking.Batch{FeedID: "feed-2", Changes: []tracking.Change{{Repository: "a", Revision: 1}}, Cursor: 1, Head: 1})
 		})
 		if c, err := s.Cursor(t.Context()); err != nil || c.FeedID != "feed-2" {
 			t.Errorf("cursor %+v (%v), want feed-2", c, err)

@@ -164,6 +164,11 @@ func orNow(t time.Time, now int64) int64 {
 	return t.UnixMilli()
 }
 
+// orNull stores a zero time as none.
+func orNull(t time.Time) sql.NullInt64 {
+	return sql.NullInt64{Int64: t.UnixMilli(), Valid: !t.IsZero()}
+}
+
 // Watch returns a channel that receives after commits that change due work, the pause or the counts. It holds one wake;
 // a wake may be spurious. stop ends it.
 func (s *Store) Watch() (wake <-chan struct{}, stop func()) { return s.db.Listen(channel) }

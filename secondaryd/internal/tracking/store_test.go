@@ -64,7 +64,7 @@ func (s *site) must(err error) {
 func (s *site) change(name string, revision int64, class tracking.Class) {
 	s.Helper()
 	changes := []tracking.Change{{Repository: name, Revision: revision, ChangedAt: at(revision), Class: class}}
-	s.must(s.Apply(s.Context(), feedID, changes, revision, revision))
+	s.must(s.Apply(s.Context(), tracking.Batch{FeedID: feedID, Changes: changes, Cursor: revision, Head: revision}))
 }
 
 // at is when a revision was made in these tests.
@@ -140,11 +140,11 @@ func retry() tracking.Outcome { return tracking.Outcome{Retry: time.Hour} }
 func TestApplyStoresChangesAndCursor(t *testing.T) {
 	each(t, tracking.Options{}, func(t *testing.T, s *site) {
 		before := time.Now().Add(-time.Minute)
-		s.must(s.Apply(t.Context(), feedID, []tracking.Change{
+		s.must(s.Apply(t.Context(), tracking.Batch{FeedID: feedID, Changes: []tracking.Change{
 			{Repository: "b", Revision: 4, ChangedAt: at(4), Class: tracking.Backfill},
 			{Repository: "a", Revision: 3, ChangedAt: at(3), Class: tracking.Backfill},
 			{Repository: "b", Revision: 7, ChangedAt: at(7), Class: tracking.Live},
-		}, 7, 20))
+		}, Cursor: 7, Head: 20}))
 		c, err := s.Cursor(t.Context())
 		s.must(err)
 		want := tracking.Cursor{FeedID: feedID, Revision: 7, Head: 20}
@@ -175,7 +175,7 @@ func TestApplyTwiceChangesNothing(t *testing.T) {
 		s.finish(s.take("a"), synced())
 		s.change("a", 5, tracking.Live)
 		s.wantState("a", tracking.Synced)
-		s.must(s.Apply(t.Context(), feedID, []tracking.Change{{Repository: "a", Revision: 2}}, 5, 5))
+		s.must(s.Apply(t.Context(), tracking.Batch{FeedID: feedID, Changes: []tracking.Change{{Repository: "a", Revision: 2}}, Cursor: 5, Head: 5}))
 		if r := s.get("a"); r.Wanted != 5 || r.State != tracking.Synced {
 			t.Errorf("an older revision changed the row: %+v", r)
 		}
@@ -198,7 +198,7 @@ func TestApplyRefuses(t *testing.T) {
 			"no revision":     {feedID, tracking.Change{Repository: "b"}, 6, nil},
 			"class of no use": {feedID, tracking.Change{Repository: "b", Revision: 6, Class: 7}, 6, nil},
 		} {
-			err := s.Apply(t.Context(), test.feed, []tracking.Change{test.change}, test.cursor, test.cursor)
+			err := s.Apply(t.Context(), tracking.Batch{FeedID: test.feed, Changes: []tracking.Change{test.change}, Cursor: test.cursor, Head: test.cursor})
 			if err == nil || test.want != nil && !errors.Is(err, test.want) {
 				t.Errorf("%s: %v, want %v", name, err, test.want)
 			}
@@ -238,7 +238,7 @@ func (s *site) fill(n int) {
 			})
 		}
 		last := changes[len(changes)-1].Revision
-		s.must(s.Apply(s.Context(), feedID, changes, last, last))
+		s.must(s.Apply(s.Context(), tracking.Batch{FeedID: feedID, Changes: changes, Cursor: last, Head: last}))
 	}
 }
 
@@ -246,8 +246,8 @@ func TestHeard(t *testing.T) {
 	each(t, tracking.Options{}, func(t *testing.T, s *site) {
 		s.change("a", 5, tracking.Live)
 		s.exec("UPDATE site SET heard_at = 1")
-		s.must(s.Heard(t.Context(), 9))
-		s.must(s.Heard(t.Context(), 8))
+		s.must(s.Heard(t.Context(), 9, time.Time{}))
+		s.must(s.Heard(t.Context(), 8, time.Time{}))
 		c, err := s.Cursor(t.Context())
 		s.must(err)
 		if c.Head != 9 || c.Revision != 5 || c.HeardAt.UnixMilli() == 1 {
@@ -293,7 +293,7 @@ func TestStartOver(t *testing.T) {
 				t.Errorf("claimed %+v, want a lease with synced -1", l)
 			}
 		}
-		s.must(s.Apply(t.Context(), "feed-2", []tracking.Change{{Repository: "done", Revision: 2}}, 2, 2))
+		s.must(s.Apply(t.Context(), tracking.Batch{FeedID: "feed-2", Changes: []tracking.Change{{Repository: "done", Revision: 2}}, Cursor: 2, Head: 2}))
 		if r := s.get("done"); r.Wanted != 2 || r.Synced != -1 {
 			t.Errorf("the new feed's revision is not wanted: %+v", r)
 		}

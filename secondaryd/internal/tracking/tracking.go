@@ -52,11 +52,27 @@ type Change struct {
 
 // Cursor says how far the subscription has come. Its zero value is a store that has not heard of any feed.
 type Cursor struct {
-	FeedID   string    // empty before the first batch and after StartOver
-	Revision int64     // every change up to it is in the store
-	Head     int64     // the newest revision heard of
-	MovedAt  time.Time // when Revision last moved; zero = never
-	HeardAt  time.Time // when the primary was last heard from; zero = never
+	FeedID   string // empty before the first batch and after StartOver
+	Revision int64  // every change up to it is in the store
+	Head     int64  // the newest revision heard of
+
+	Incarnation   string    // of the feed, that Revision belongs to; empty where the primary told none
+	ChangedAt     time.Time // when the change at Revision happened; zero before the first
+	HeadChangedAt time.Time // when the newest change of the feed that was heard of happened; zero before the first
+
+	MovedAt time.Time // when Revision last moved; zero = never
+	HeardAt time.Time // when the primary was last heard from; zero = never
+}
+
+// Batch is what one message of the feed says.
+type Batch struct {
+	FeedID        string
+	Incarnation   string    // of the feed, that Cursor belongs to
+	Changes       []Change  // may be empty
+	Cursor        int64     // every change up to it has been said
+	ChangedAt     time.Time // when the change at Cursor happened; zero where that is not told
+	Head          int64
+	HeadChangedAt time.Time // zero where the primary does not tell
 }
 
 // Repository is a row of the tracking table.
