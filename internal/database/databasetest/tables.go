@@ -106,6 +106,9 @@ func (d tables) dump(t testing.TB) string {
 
 // rows are a table's rows, sorted.
 func (d tables) rows(ctx context.Context, q database.Queryer, table string) ([]string, error) {
+	if slices.Contains(d.volatile, table) {
+		return nil, nil
+	}
 	found, err := q.QueryContext(ctx, "SELECT * FROM "+table)
 	if err != nil {
 		return nil, err
