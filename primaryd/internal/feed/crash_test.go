@@ -24,7 +24,7 @@ func TestEveryStatementMayFail(t *testing.T) {
 	crash := databasetest.Crash[*feed.Feed]{
 		// One begins with every Open, and whenever the rows are put back under a feed that runs.
 		Volatile: []string{"incarnation", "feed.incarnation"},
-		Open: func(t testing.TB, db *database.DB) *feed.Feed { t.Helper(); return start(t, db) },
+		Open:     func(t testing.TB, db *database.DB) *feed.Feed { t.Helper(); return start(t, db) },
 		// A reader that continues after the head sees nothing that is behind it.
 		Check: func(t testing.TB, db *database.DB) {
 			t.Helper()
