@@ -100,11 +100,11 @@ func TestFormerLeaderIsRefused(t *testing.T) {
 		var former context.Context //nolint:containedctx // it is what the test is about
 		s.must(leases.Lead(t.Context(), "site", func(ctx context.Context, _ *lease.Term) error {
 			former = context.WithoutCancel(ctx)
-			return s.Apply(former, feedID, []tracking.Change{{Repository: "a", Revision: 1}}, 1, 1)
+			return s.Apply(former, tracking.Batch{FeedID: feedID, Changes: []tracking.Change{{Repository: "a", Revision: 1}}, Cursor: 1, Head: 1})
 		}))
 		for name, err := range map[string]error{
-			"Apply":     s.Apply(former, feedID, []tracking.Change{{Repository: "a", Revision: 2}}, 2, 2),
-			"Heard":     s.Heard(former, 7),
+			"Apply":     s.Apply(former, tracking.Batch{FeedID: feedID, Changes: []tracking.Change{{Repository: "a", Revision: 2}}, Cursor: 2, Head: 2}),
+			"Heard":     s.Heard(former, 7, time.Time{}),
 			"StartOver": s.StartOver(former),
 		} {
 			if !errors.Is(err, lease.ErrTermLost) {
@@ -133,7 +133,7 @@ func TestStoppedFollowerDoesNotAdoptItsOldFeed(t *testing.T) {
 			return s.Apply(ctx, tracking.Batch{FeedID: "feed-1", Changes: []tracking.Change{{Repository: "a", Revision: 5}}, Cursor: 5, Head: 5})
 		})
 		lead(func(ctx context.Context) error { return s.StartOver(ctx) })
-		err = s.Apply(stopped, "feed-1", []tracking.Change{{Repository: "a", Revision: 6}}, 6, 6)
+		err = s.Apply(stopped, tracking.Batch{FeedID: "feed-1", Changes: []tracking.Change{{Repository: "a", Revision: 6}}, Cursor: 6, Head: 6})
 		if !errors.Is(err, lease.ErrTermLost) {
 			t.Errorf("a batch of the old feed: %v, want ErrTermLost", err)
 		}
