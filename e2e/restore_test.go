@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
 	"github.com/antipode-registry/antipode/internal/registrytest"
 )
@@ -163,6 +165,37 @@ func TestSiteDatabaseRestored(t *testing.T) {
 	})
 }
 
+// TestRestoredPrimaryOvertakes is the nasty case: yesterday's database has counted beyond a site's cursor by the time that
+// the site asks again. Its changes have numbers that the site believes to have seen.
+func TestRestoredPrimaryOvertakes(t *testing.T) {
+	t.Parallel()
+	eachVault(t, "primary.db", withPrimaryConfig, func(t *testing.T, p *pair, v *vault) {
+		yesterday(t, p)
+		p.Primary.Stop()
+		v.Save()
+		p.Primary.Start()
+		today(t, p)
+		p.Secondary.Stop()
+		p.Primary.Stop()
+		v.Restore()
+		p.SiteProxy.Reset()
+		p.Primary.Start()
+		head := p.head(t)
+		for i := range 40 {
+			push(t, p, fmt.Sprintf("since/app-%d", i), "v0", image(int64(500+i)))
+		}
+		eventually(t, func(context.Context) error {
+			if now := p.head(t); now < head+40 {
+				return fmt.Errorf("the head is %d after %d", now, head)
+			}
+			return nil
+		})
+		p.Secondary.Start()
+		p.Converges(t)
+		removedNothing(t, p)
+	})
+}
+
 // removedNothing fails the test if anything was removed from the site since the proxy was last reset.
 func removedNothing(t *testing.T, p *pair) {
 	t.Helper()
@@ -171,4 +204,14 @@ func removedNothing(t *testing.T, p *pair) {
 			t.Errorf("%s %s", r.Method, r.Path)
 		}
 	}
+}
+
+// head is the newest revision of the primary's feed.
+func (p *pair) head(t testing.TB) int64 {
+	t.Helper()
+	list, err := p.Nodes().ListNodes(t.Context(), &antipodev1.ListNodesRequest{}, patiently)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.GetHeadRevision()
 }
