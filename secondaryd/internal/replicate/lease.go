@@ -21,8 +21,8 @@ type heldLease struct {
 type deadline struct{ monotonic, wall time.Time }
 
 // hold renews lease three times in its length until end is called. asked is when the lease was asked for. The context
-// that it returns ends when the lease is lost, and lets no manifest be written to a registry, or deleted, from when it
-// may be lost without our knowing.
+// that it returns ends when the lease is lost. What is written to the store with it is fenced, and it lets no manifest be
+// written to a registry, or deleted, from when the lease may be lost without our knowing.
 func hold(
 	ctx context.Context, store *tracking.Store, lease *tracking.Lease, asked time.Time, length time.Duration,
 ) (context.Context, *heldLease) {
@@ -35,7 +35,7 @@ func hold(
 		cancel(nil)
 		renewer.Wait()
 	}
-	return registry.WithGuard(ctx, held.guard), held
+	return registry.WithGuard(tracking.UnderLease(ctx, lease), held.guard), held
 }
 
 func (h *heldLease) renew(

@@ -108,7 +108,8 @@ func (a *attempt) giveBack(ctx context.Context, n int64) {
 	if n <= 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackWithin)
+	ctx = tracking.UnderLease(context.WithoutCancel(ctx), nil) // a lost lease has not removed anything either
+	ctx, cancel := context.WithTimeout(ctx, giveBackWithin)
 	defer cancel()
 	if err := a.Tracking.ReturnRemovals(ctx, n); err != nil {
 		a.opts.Logger.Warn("removals that were not made still count for the site's brake", "side", sideLocal,

@@ -119,6 +119,33 @@ func (s *Store) Renew(ctx context.Context, l *Lease) error {
 	})
 }
 
+type leaseKey struct{}
+
+// UnderLease fences all that is written to a Store with the returned context: when the lease is lost, it is refused with
+// ErrLeaseLost. A nil lease takes that back.
+func UnderLease(ctx context.Context, l *Lease) context.Context {
+	return context.WithValue(ctx, leaseKey{}, l)
+}
+
+// checkLease comes first in a transaction, and keeps others from claiming the row until that ends. A lease that ran out
+// and that nobody took over since is as good as one that holds.
+func (s *Store) checkLease(ctx context.Context, tx *database.Tx) error {
+	l, _ := ctx.Value(leaseKey{}).(*Lease)
+	if l == nil {
+		return nil
+	}
+	query := "SELECT fence FROM repository WHERE name = $1 AND fence = $2 AND lease_until > 0"
+	if s.db.Dialect() == database.Postgres {
+		query += " FOR SHARE"
+	}
+	var fence int64
+	err := tx.QueryRowContext(ctx, query, l.Repository, l.Fence).Scan(&fence)
+	if errors.Is(err, sql.ErrNoRows) {
+		return lost(l)
+	}
+	return err
+}
+
 func lost(l *Lease) error {
 	return fmt.Errorf("repository %s, fence %d: %w", l.Repository, l.Fence, ErrLeaseLost)
 }

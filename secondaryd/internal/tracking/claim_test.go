@@ -135,6 +135,48 @@ func TestDeadWorkerLosesItsLease(t *testing.T) {
 	})
 }
 
+// Whatever a worker remembers about its repository, it remembers under its lease.
+func TestWritesUnderALostLease(t *testing.T) {
+	each(t, tracking.Options{}, func(t *testing.T, s *site) {
+		s.change("a", 1, tracking.Live)
+		lease := s.take("a")
+		ctx := tracking.UnderLease(t.Context(), lease)
+		referrer := tracking.Referrer{Digest: "sha256:1", Subject: "sha256:2"}
+		writes := map[string]func() error{
+			"AddReferrer":    func() error { return s.AddReferrer(ctx, "a", referrer) },
+			"Record":         func() error { return s.Content().Record(ctx, "a", "sha256:1") },
+			"DropReferrer":   func() error { return s.DropReferrer(ctx, "a", "sha256:1") },
+			"Forget":         func() error { return s.Content().Forget(ctx, "a", "sha256:1") },
+			"Retain":         func() error { return s.Content().Retain(ctx, "a", func(string) bool { return false }) },
+			"DropRepository": func() error { return s.Content().DropRepository(ctx, "a") },
+			"DropPin":        func() error { return s.DropPin(ctx, "a", "v1") },
+			"ReserveRemovals": func() error {
+				_, err := s.ReserveRemovals(ctx, 1, tracking.SiteBrake{Share: 1, Window: time.Hour})
+				return err
+			},
+		}
+		for name, write := range writes {
+			if err := write(); err != nil {
+				t.Errorf("%s under a lease: %v", name, err)
+			}
+		}
+		s.expire("a")
+		next := s.take("a")
+		s.must(s.AddReferrer(tracking.UnderLease(t.Context(), next), "a", referrer))
+		for name, write := range writes {
+			if err := write(); !errors.Is(err, tracking.ErrLeaseLost) {
+				t.Errorf("%s under a lost lease: %v", name, err)
+			}
+		}
+		if list, err := s.Referrers(t.Context(), "a"); len(list) != 1 || err != nil {
+			t.Errorf("referrers %v (%v) after refused writes, want the new holder's", list, err)
+		}
+		s.finish(next, synced())
+		s.wantLost(s.DropPin(tracking.UnderLease(t.Context(), next), "a", "v1"))
+		s.must(s.DropPin(tracking.UnderLease(ctx, nil), "a", "v1"))
+	})
+}
+
 func TestChangeDuringASyncIsNotLost(t *testing.T) {
 	each(t, tracking.Options{}, func(t *testing.T, s *site) {
 		s.change("a", 1, tracking.Backfill)

@@ -99,6 +99,9 @@ func (c *Content) each(ctx context.Context, op string, digests []string,
 		return nil
 	}
 	return wrap(op, c.store.db.WriteRelaxed(ctx, func(ctx context.Context, tx *database.Tx) error {
+		if err := c.store.checkLease(ctx, tx); err != nil {
+			return err
+		}
 		for _, batch := range batches(unique(digests)) {
 			if err := fn(ctx, tx, batch); err != nil {
 				return err

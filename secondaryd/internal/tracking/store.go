@@ -88,14 +88,14 @@ func (s *Store) forgetDead(ctx context.Context) error {
 func (s *Store) write(ctx context.Context, op string,
 	fn func(ctx context.Context, tx *database.Tx, now int64) error,
 ) error {
-	return wrap(op, s.db.Write(ctx, timed(fn)))
+	return wrap(op, s.db.Write(ctx, s.timed(fn)))
 }
 
 // writeRelaxed is write for what may be lost with the machine: the primary tells it again, or it is learnt anew.
 func (s *Store) writeRelaxed(ctx context.Context, op string,
 	fn func(ctx context.Context, tx *database.Tx, now int64) error,
 ) error {
-	return wrap(op, s.db.WriteRelaxed(ctx, timed(fn)))
+	return wrap(op, s.db.WriteRelaxed(ctx, s.timed(fn)))
 }
 
 // writeLease is write for claims and renewals. SQLite's machine does not stop without its workers, so a lease that is
@@ -109,9 +109,14 @@ func (s *Store) writeLease(ctx context.Context, op string,
 	return s.write(ctx, op, fn)
 }
 
-func timed(fn func(ctx context.Context, tx *database.Tx, now int64) error) func(context.Context, *database.Tx) error {
+func (s *Store) timed(
+	fn func(ctx context.Context, tx *database.Tx, now int64) error,
+) func(context.Context, *database.Tx) error {
 	return func(ctx context.Context, tx *database.Tx) error {
 		if err := lease.Check(ctx, tx); err != nil {
+			return err
+		}
+		if err := s.checkLease(ctx, tx); err != nil {
 			return err
 		}
 		now, err := tx.Now(ctx)
