@@ -136,7 +136,10 @@ type NodeStatus struct {
 	// The processes that share the site's work; the one that reports is among them.
 	Replicas []*Replica `protobuf:"bytes,24,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	// The incarnation of the feed that the cursor belongs to.
-	Incarnation   string `protobuf:"bytes,25,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Incarnation string `protobuf:"bytes,25,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Repositories that an operator may have to look at: those that are held, by name, then those that failed, the newest
+	// failure first. At most 20; repositories counts all of them.
+	Troubled      []*TroubledRepository `protobuf:"bytes,26,rep,name=troubled,proto3" json:"troubled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -346,6 +349,113 @@ func (x *NodeStatus) GetIncarnation() string {
 	return ""
 }
 
+func (x *NodeStatus) GetTroubled() []*TroubledRepository {
+	if x != nil {
+		return x.Troubled
+	}
+	return nil
+}
+
+// TroubledRepository is a repository that is held, or whose last attempt failed.
+type TroubledRepository struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, as on the primary.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether it is held; otherwise it failed.
+	Held bool `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`
+	// Why removals are withheld, or what failed and on which side; at most 512 bytes.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When the oldest change happened that is not on the site.
+	UnsyncedSince *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=unsynced_since,json=unsyncedSince,proto3" json:"unsynced_since,omitempty"`
+	// When the last attempt failed; unset when it is held.
+	FailedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=failed_at,json=failedAt,proto3" json:"failed_at,omitempty"`
+	// Failures in a row; 0 when it is held.
+	Failures int32 `protobuf:"varint,6,opt,name=failures,proto3" json:"failures,omitempty"`
+	// When it is tried again; unset when it is held.
+	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TroubledRepository) Reset() {
+	*x = TroubledRepository{}
+	mi := &file_antipode_v1_status_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TroubledRepository) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TroubledRepository) ProtoMessage() {}
+
+func (x *TroubledRepository) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_status_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TroubledRepository.ProtoReflect.Descriptor instead.
+func (*TroubledRepository) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_status_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TroubledRepository) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TroubledRepository) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
+func (x *TroubledRepository) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TroubledRepository) GetUnsyncedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UnsyncedSince
+	}
+	return nil
+}
+
+func (x *TroubledRepository) GetFailedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailedAt
+	}
+	return nil
+}
+
+func (x *TroubledRepository) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *TroubledRepository) GetNextAttemptAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextAttemptAt
+	}
+	return nil
+}
+
 // RepositoryCounts counts tracked repositories by state.
 type RepositoryCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -375,7 +485,7 @@ type RepositoryCounts struct {
 
 func (x *RepositoryCounts) Reset() {
 	*x = RepositoryCounts{}
-	mi := &file_antipode_v1_status_proto_msgTypes[1]
+	mi := &file_antipode_v1_status_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +497,7 @@ func (x *RepositoryCounts) String() string {
 func (*RepositoryCounts) ProtoMessage() {}
 
 func (x *RepositoryCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_status_proto_msgTypes[1]
+	mi := &file_antipode_v1_status_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +510,7 @@ func (x *RepositoryCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepositoryCounts.ProtoReflect.Descriptor instead.
 func (*RepositoryCounts) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_status_proto_rawDescGZIP(), []int{1}
+	return file_antipode_v1_status_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RepositoryCounts) GetTotal() int64 {
@@ -494,7 +604,7 @@ type SyncError struct {
 
 func (x *SyncError) Reset() {
 	*x = SyncError{}
-	mi := &file_antipode_v1_status_proto_msgTypes[2]
+	mi := &file_antipode_v1_status_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +616,7 @@ func (x *SyncError) String() string {
 func (*SyncError) ProtoMessage() {}
 
 func (x *SyncError) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_status_proto_msgTypes[2]
+	mi := &file_antipode_v1_status_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +629,7 @@ func (x *SyncError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncError.ProtoReflect.Descriptor instead.
 func (*SyncError) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_status_proto_rawDescGZIP(), []int{2}
+	return file_antipode_v1_status_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SyncError) GetRepository() string {
@@ -585,7 +695,7 @@ type ActiveSync struct {
 
 func (x *ActiveSync) Reset() {
 	*x = ActiveSync{}
-	mi := &file_antipode_v1_status_proto_msgTypes[3]
+	mi := &file_antipode_v1_status_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +707,7 @@ func (x *ActiveSync) String() string {
 func (*ActiveSync) ProtoMessage() {}
 
 func (x *ActiveSync) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_status_proto_msgTypes[3]
+	mi := &file_antipode_v1_status_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +720,7 @@ func (x *ActiveSync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActiveSync.ProtoReflect.Descriptor instead.
 func (*ActiveSync) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_status_proto_rawDescGZIP(), []int{3}
+	return file_antipode_v1_status_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ActiveSync) GetRepository() string {
@@ -674,7 +784,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_antipode_v1_status_proto_msgTypes[4]
+	mi := &file_antipode_v1_status_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +796,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_status_proto_msgTypes[4]
+	mi := &file_antipode_v1_status_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +809,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_status_proto_rawDescGZIP(), []int{4}
+	return file_antipode_v1_status_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Replica) GetName() string {
@@ -741,7 +851,7 @@ var File_antipode_v1_status_proto protoreflect.FileDescriptor
 
 const file_antipode_v1_status_proto_rawDesc = "" +
 	"\n" +
-	"\x18antipode/v1/status.proto\x12\vantipode.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\t\n" +
+	"\x18antipode/v1/status.proto\x12\vantipode.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\t\n" +
 	"\n" +
 	"NodeStatus\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
@@ -772,7 +882,16 @@ const file_antipode_v1_status_proto_rawDesc = "" +
 	"\vpromoted_at\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"promotedAt\x120\n" +
 	"\breplicas\x18\x18 \x03(\v2\x14.antipode.v1.ReplicaR\breplicas\x12 \n" +
-	"\vincarnation\x18\x19 \x01(\tR\vincarnation\"\xcb\x02\n" +
+	"\vincarnation\x18\x19 \x01(\tR\vincarnation\x12;\n" +
+	"\btroubled\x18\x1a \x03(\v2\x1f.antipode.v1.TroubledRepositoryR\btroubled\"\xb0\x02\n" +
+	"\x12TroubledRepository\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04held\x18\x02 \x01(\bR\x04held\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12A\n" +
+	"\x0eunsynced_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\runsyncedSince\x127\n" +
+	"\tfailed_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bfailedAt\x12\x1a\n" +
+	"\bfailures\x18\x06 \x01(\x05R\bfailures\x12B\n" +
+	"\x0fnext_attempt_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\"\xcb\x02\n" +
 	"\x10RepositoryCounts\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x12\x16\n" +
 	"\x06synced\x18\x02 \x01(\x03R\x06synced\x12\x18\n" +
@@ -836,41 +955,46 @@ func file_antipode_v1_status_proto_rawDescGZIP() []byte {
 }
 
 var file_antipode_v1_status_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_antipode_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_antipode_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_antipode_v1_status_proto_goTypes = []any{
 	(Side)(0),                     // 0: antipode.v1.Side
 	(*NodeStatus)(nil),            // 1: antipode.v1.NodeStatus
-	(*RepositoryCounts)(nil),      // 2: antipode.v1.RepositoryCounts
-	(*SyncError)(nil),             // 3: antipode.v1.SyncError
-	(*ActiveSync)(nil),            // 4: antipode.v1.ActiveSync
-	(*Replica)(nil),               // 5: antipode.v1.Replica
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
+	(*TroubledRepository)(nil),    // 2: antipode.v1.TroubledRepository
+	(*RepositoryCounts)(nil),      // 3: antipode.v1.RepositoryCounts
+	(*SyncError)(nil),             // 4: antipode.v1.SyncError
+	(*ActiveSync)(nil),            // 5: antipode.v1.ActiveSync
+	(*Replica)(nil),               // 6: antipode.v1.Replica
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
 }
 var file_antipode_v1_status_proto_depIdxs = []int32{
-	6,  // 0: antipode.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
-	7,  // 1: antipode.v1.NodeStatus.uptime:type_name -> google.protobuf.Duration
-	6,  // 2: antipode.v1.NodeStatus.cursor_moved_at:type_name -> google.protobuf.Timestamp
-	6,  // 3: antipode.v1.NodeStatus.primary_heard_at:type_name -> google.protobuf.Timestamp
-	7,  // 4: antipode.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	2,  // 5: antipode.v1.NodeStatus.repositories:type_name -> antipode.v1.RepositoryCounts
-	3,  // 6: antipode.v1.NodeStatus.last_error:type_name -> antipode.v1.SyncError
-	6,  // 7: antipode.v1.NodeStatus.last_synced_at:type_name -> google.protobuf.Timestamp
-	4,  // 8: antipode.v1.NodeStatus.active:type_name -> antipode.v1.ActiveSync
-	6,  // 9: antipode.v1.NodeStatus.cursor_changed_at:type_name -> google.protobuf.Timestamp
-	6,  // 10: antipode.v1.NodeStatus.head_changed_at:type_name -> google.protobuf.Timestamp
-	6,  // 11: antipode.v1.NodeStatus.promoted_at:type_name -> google.protobuf.Timestamp
-	5,  // 12: antipode.v1.NodeStatus.replicas:type_name -> antipode.v1.Replica
-	0,  // 13: antipode.v1.SyncError.side:type_name -> antipode.v1.Side
-	6,  // 14: antipode.v1.SyncError.occurred_at:type_name -> google.protobuf.Timestamp
-	6,  // 15: antipode.v1.ActiveSync.started_at:type_name -> google.protobuf.Timestamp
-	6,  // 16: antipode.v1.Replica.started_at:type_name -> google.protobuf.Timestamp
-	6,  // 17: antipode.v1.Replica.seen_at:type_name -> google.protobuf.Timestamp
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	7,  // 0: antipode.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
+	8,  // 1: antipode.v1.NodeStatus.uptime:type_name -> google.protobuf.Duration
+	7,  // 2: antipode.v1.NodeStatus.cursor_moved_at:type_name -> google.protobuf.Timestamp
+	7,  // 3: antipode.v1.NodeStatus.primary_heard_at:type_name -> google.protobuf.Timestamp
+	8,  // 4: antipode.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	3,  // 5: antipode.v1.NodeStatus.repositories:type_name -> antipode.v1.RepositoryCounts
+	4,  // 6: antipode.v1.NodeStatus.last_error:type_name -> antipode.v1.SyncError
+	7,  // 7: antipode.v1.NodeStatus.last_synced_at:type_name -> google.protobuf.Timestamp
+	5,  // 8: antipode.v1.NodeStatus.active:type_name -> antipode.v1.ActiveSync
+	7,  // 9: antipode.v1.NodeStatus.cursor_changed_at:type_name -> google.protobuf.Timestamp
+	7,  // 10: antipode.v1.NodeStatus.head_changed_at:type_name -> google.protobuf.Timestamp
+	7,  // 11: antipode.v1.NodeStatus.promoted_at:type_name -> google.protobuf.Timestamp
+	6,  // 12: antipode.v1.NodeStatus.replicas:type_name -> antipode.v1.Replica
+	2,  // 13: antipode.v1.NodeStatus.troubled:type_name -> antipode.v1.TroubledRepository
+	7,  // 14: antipode.v1.TroubledRepository.unsynced_since:type_name -> google.protobuf.Timestamp
+	7,  // 15: antipode.v1.TroubledRepository.failed_at:type_name -> google.protobuf.Timestamp
+	7,  // 16: antipode.v1.TroubledRepository.next_attempt_at:type_name -> google.protobuf.Timestamp
+	0,  // 17: antipode.v1.SyncError.side:type_name -> antipode.v1.Side
+	7,  // 18: antipode.v1.SyncError.occurred_at:type_name -> google.protobuf.Timestamp
+	7,  // 19: antipode.v1.ActiveSync.started_at:type_name -> google.protobuf.Timestamp
+	7,  // 20: antipode.v1.Replica.started_at:type_name -> google.protobuf.Timestamp
+	7,  // 21: antipode.v1.Replica.seen_at:type_name -> google.protobuf.Timestamp
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_antipode_v1_status_proto_init() }
@@ -884,7 +1008,7 @@ func file_antipode_v1_status_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_antipode_v1_status_proto_rawDesc), len(file_antipode_v1_status_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -48,6 +48,9 @@ func repositoryProto(row tracking.Repository) *antipodev1.TrackedRepository {
 	}
 }
 
+// mostReason is how many bytes a status tells of why a repository failed or is held.
+const mostReason = 512
+
 // bounded is a count that cannot overflow the wire's.
 func bounded(n int) int32 { return int32(min(n, 1<<30)) } //nolint:gosec // G115: it fits
 
@@ -59,6 +62,21 @@ func failureProto(f *tracking.Failure) *antipodev1.SyncError {
 		Repository: f.Repository, Reference: f.Reference, Side: sideToProto[f.Side], Message: clip(f.Message),
 		OccurredAt: timeProto(f.At), Attempts: bounded(f.Attempts),
 	}
+}
+
+func troubledProto(row tracking.Repository) *antipodev1.TroubledRepository {
+	t := &antipodev1.TroubledRepository{
+		Name: row.Name, Held: row.State == tracking.Held, Reason: row.HeldReason, UnsyncedSince: timeProto(row.OldestUnsyncedAt),
+		Failures: bounded(row.Failures), NextAttemptAt: timeProto(row.NextAttemptAt),
+	}
+	if f := row.LastError; f != nil {
+		t.Reason, t.FailedAt = f.Side+" side: "+f.Message, timeProto(f.At)
+		if f.Reference != "" {
+			t.Reason = f.Reference + ", " + t.Reason
+		}
+	}
+	t.Reason = clipTo(t.Reason, mostReason)
+	return t
 }
 
 func entryProto(e tracking.Entry) *antipodev1.JournalEntry {
@@ -98,15 +116,18 @@ func timeProto(t time.Time) *timestamppb.Timestamp {
 }
 
 // clip keeps a text within what the primary takes in a status report, and within what protobuf takes: UTF-8.
-func clip(text string) string {
-	const most = 2 << 10
+func clip(text string) string { return clipTo(text, 2<<10) }
+
+// clipTo keeps a text within most bytes, three dots included, and within UTF-8.
+func clipTo(text string, most int) string {
+	const dots = "..."
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	if len(text) <= most {
 		return text
 	}
-	end := most
+	end := most - len(dots)
 	for !utf8.RuneStart(text[end]) {
 		end--
 	}
-	return text[:end] + "..."
+	return text[:end] + dots
 }

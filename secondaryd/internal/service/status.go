@@ -24,6 +24,9 @@ const (
 	mostProblems = 48
 )
 
+// mostTroubled is how many repositories that failed or are held a status names.
+const mostTroubled = 20
+
 // StatusSources is where a status comes from; all are required.
 type StatusSources struct {
 	Version   string
@@ -128,7 +131,23 @@ func (s *Status) fill(ctx context.Context, st *antipodev1.NodeStatus) error {
 		Held: summary.Counts[tracking.Held],
 	}
 	st.LagRevisions, st.Lag = lag(cursor, summary)
+	// A cursor that has moved but belongs to no feed was taken back: what the counts compare with is not known yet.
+	if cursor.FeedID == "" && !cursor.MovedAt.IsZero() {
+		problem(st, "the primary's feed was not read since the site started over", nil)
+	}
+	if err := s.trouble(ctx, st); err != nil {
+		return err
+	}
 	return s.join(ctx, st)
+}
+
+// trouble names what an operator may have to look at.
+func (s *Status) trouble(ctx context.Context, st *antipodev1.NodeStatus) error {
+	troubled, err := s.from.Tracking.Troubled(ctx, mostTroubled)
+	for _, row := range troubled {
+		st.Troubled = append(st.Troubled, troubledProto(row))
+	}
+	return err
 }
 
 // lag is how far the site is behind: in revisions, from below the first one that is not on the site; in time, the age of

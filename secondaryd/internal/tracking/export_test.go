@@ -9,4 +9,6 @@ const (
 	TotalsQuery    = totalsQuery
 	LastErrorQuery = lastErrorQuery
 	StaleQuery     = staleQuery
+	HeldQuery      = rowsQuery + heldOrder
+	FailedQuery    = rowsQuery + failedOrder
 )

@@ -128,6 +128,24 @@ func (s *Store) List(ctx context.Context, state State, afterName string, limit i
 	return s.query(ctx, "list", filter+" AND name > $2 ORDER BY name LIMIT $3", afterName, limit)
 }
 
+// What Troubled reads, in the order of a partial index. Only a row whose last attempt failed has a failed_at, so that its
+// phase need not be asked for.
+const (
+	heldOrder   = "lease_until <= $1 AND phase <> 'synced' AND phase = 'held' ORDER BY name LIMIT $2"
+	failedOrder = "lease_until <= $1 AND failed_at IS NOT NULL ORDER BY failed_at DESC LIMIT $2"
+)
+
+// Troubled returns what an operator may have to look at, limit at most: what is held, by name, then what failed, the
+// newest failure first. Its cost grows with the limit and the number of leases, not with the table.
+func (s *Store) Troubled(ctx context.Context, limit int) ([]Repository, error) {
+	held, err := s.query(ctx, "list held", heldOrder, limit)
+	if err != nil || len(held) == limit {
+		return held, err
+	}
+	failed, err := s.query(ctx, "list failed", failedOrder, limit-len(held))
+	return append(held, failed...), err
+}
+
 // filter names the state literally, and what is not synced twice, for the sake of the partial indexes: SQLite uses one
 // only where its condition is in the query.
 func filter(state State) (string, error) {
@@ -153,6 +171,12 @@ func (s *Store) Get(ctx context.Context, name string) (Repository, bool, error) 
 	return list[0], true, nil
 }
 
+// rowsQuery begins every query for rows.
+const rowsQuery = `SELECT name, CASE WHEN lease_until > $1 THEN 'syncing' ELSE phase END,
+	wanted_revision, synced_revision, oldest_unsynced_at, last_synced_at, next_attempt_at, failures, failed_at,
+	failure_reference, failure_side, failure_message, held_reason, released, tag_count, tag_sum, verified_at
+	FROM repository WHERE `
+
 // query reads rows; the condition's $1 is the time.
 func (s *Store) query(ctx context.Context, op, condition string, args ...any) ([]Repository, error) {
 	var list []Repository
@@ -161,10 +185,7 @@ func (s *Store) query(ctx context.Context, op, condition string, args ...any) ([
 		if err != nil {
 			return err
 		}
-		rows, err := q.QueryContext(ctx, `SELECT name, CASE WHEN lease_until > $1 THEN 'syncing' ELSE phase END,
-			wanted_revision, synced_revision, oldest_unsynced_at, last_synced_at, next_attempt_at, failures, failed_at,
-			failure_reference, failure_side, failure_message, held_reason, released, tag_count, tag_sum, verified_at
-			FROM repository WHERE `+condition, append([]any{now}, args...)...)
+		rows, err := q.QueryContext(ctx, rowsQuery+condition, append([]any{now}, args...)...)
 		if err != nil {
 			return err
 		}

@@ -83,6 +83,8 @@ func TestQueryPlans(t *testing.T) {
 		s.wantIndex("repository_unsynced", s.plan(tracking.CountQuery))
 		s.wantIndex("repository_leased", s.plan(tracking.LeasedQuery, 1))
 		s.wantOrdered("repository_failed", s.plan(tracking.LastErrorQuery))
+		s.wantOrdered("repository_unsynced", s.plan(tracking.HeldQuery, 1, 20))
+		s.wantOrdered("repository_failed", s.plan(tracking.FailedQuery, 1, 20))
 		s.wantOrdered("repository_last_synced", s.plan(tracking.TotalsQuery))
 		stale := strings.NewReplacer("$4", "$1", "$5", "$2").Replace(tracking.StaleQuery)
 		s.wantOrdered("repository_verified", s.plan(stale, int64(9_000_000_000_000), 100))
