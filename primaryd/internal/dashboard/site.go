@@ -14,6 +14,7 @@ type site struct {
 	Copying     []copying
 	Rate        int64 // bytes per second of all that is being copied
 	Remedies    []remedy
+	troubled    []trouble
 }
 
 // segment is a part of the bar of repositories, in permille of its width.
@@ -41,6 +42,8 @@ func newSite(n node.Node, samples []node.Sample, now time.Time) *site {
 			return float64(s.BytesCopied) / 60
 		}),
 	}
+	s.troubled = troubled(n)
+	s.Reasons = s.reasons()
 	s.Remedies = s.remedies()
 	if n.Status == nil {
 		return s
@@ -120,12 +123,13 @@ func (s *site) remedies() []remedy {
 	}
 	add(!s.Status.Connected || !s.Status.RegistryReachable || !s.Status.DatabaseReachable,
 		"See what the site cannot reach:", "secondaryd doctor")
-	if failure := s.Status.LastError; failure != nil && isRepository(failure.Repository) {
+	if failure := s.Status.LastError; failure != nil && isRepository(failure.Repository) && !s.lists(failure.Repository) {
 		add(true, "See what happened to "+failure.Repository+":", "secondaryd explain "+failure.Repository)
 	}
 	counts := s.Status.Repositories
-	add(counts.Failed > 0, "List what failed; each is tried again by itself:", "secondaryd repositories --state failed")
-	add(counts.Held > 0, "List what is held, look at what would be removed, and release it:", "secondaryd repositories --state held")
+	nothing := len(s.troubled) == 0
+	add(nothing && counts.Failed > 0, "List what failed; each is tried again by itself:", listFailed)
+	add(nothing && counts.Held > 0, "List what is held, look at what would be removed, and release it:", listHeld)
 	return list
 }
 

@@ -99,7 +99,7 @@ func (s Status) reasons() []string {
 	if len(s.Problems) > 0 {
 		reasons := slices.Clone(s.Problems)
 		if s.LastError != nil {
-			reasons = append(reasons, s.LastError.sentence())
+			reasons = append(reasons, s.LastError.Sentence())
 		}
 		return reasons
 	}
@@ -116,11 +116,12 @@ func (s Status) reasons() []string {
 	add(counts.Failed > 0, "%d of %d repositories failed to sync and will be tried again.", counts.Failed, counts.Total)
 	add(counts.Held > 0, "%d of %d repositories hold back removals until an operator releases them.",
 		counts.Held, counts.Total)
-	add(s.LastError != nil, "%s", s.LastError.sentence())
+	add(s.LastError != nil, "%s", s.LastError.Sentence())
 	return reasons
 }
 
-func (e *SyncError) sentence() string {
+// Sentence says what failed, as it stands among a node's reasons; empty of no failure.
+func (e *SyncError) Sentence() string {
 	if e == nil {
 		return ""
 	}

@@ -41,6 +41,7 @@ type Status struct {
 	CursorChangedAt   time.Time        `json:"cursor_changed_at,omitzero"`
 	HeadChangedAt     time.Time        `json:"head_changed_at,omitzero"`
 	Incarnation       string           `json:"incarnation,omitempty"`
+	Troubled          []Troubled       `json:"troubled,omitempty"`
 }
 
 // Replica is one of the processes that share a site's work.
@@ -103,10 +104,22 @@ type ActiveSync struct {
 	Replica string `json:"replica,omitempty"`
 }
 
+// Troubled is a repository that is held, or whose last attempt failed.
+type Troubled struct {
+	Name          string    `json:"name,omitempty"`
+	Held          bool      `json:"held,omitempty"` // else it failed
+	Reason        string    `json:"reason,omitempty"`
+	UnsyncedSince time.Time `json:"unsynced_since,omitzero"`
+	FailedAt      time.Time `json:"failed_at,omitzero"`
+	Failures      int32     `json:"failures,omitempty"` // in a row
+	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
+}
+
 // validate bounds what one node can make the primary store and show.
 func (s Status) validate() error {
-	if len(s.Problems) > listLength || len(s.Active) > listLength || len(s.Replicas) > listLength {
-		return fmt.Errorf("%w: more than %d problems, active syncs or processes", ErrInvalidStatus, listLength)
+	if max(len(s.Problems), len(s.Active), len(s.Replicas), len(s.Troubled)) > listLength {
+		return fmt.Errorf("%w: more than %d problems, active syncs, processes or troubled repositories",
+			ErrInvalidStatus, listLength)
 	}
 	texts := append([]string{s.Version, s.FeedID, s.Incarnation}, s.Problems...)
 	for _, active := range s.Active {
@@ -114,6 +127,9 @@ func (s Status) validate() error {
 	}
 	for _, replica := range s.Replicas {
 		texts = append(texts, replica.Name, replica.Version)
+	}
+	for _, troubled := range s.Troubled {
+		texts = append(texts, troubled.Name, troubled.Reason)
 	}
 	if failure := s.LastError; failure != nil {
 		texts = append(texts, failure.Repository, failure.Reference, string(failure.Side), failure.Message)

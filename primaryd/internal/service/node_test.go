@@ -35,6 +35,9 @@ func full() *antipodev1.NodeStatus {
 		Active:          []*antipodev1.ActiveSync{{Repository: "a", StartedAt: at(12), BytesDone: 13, BytesTotal: 14, BytesPerSecond: 16, Replica: "one/1"}},
 		CursorChangedAt: at(17), HeadChangedAt: at(18), Incarnation: "incarnation-1",
 		Replicas: []*antipodev1.Replica{{Name: "one/1", Version: "v1", StartedAt: at(19), SeenAt: at(20), Leads: true}},
+		Troubled: []*antipodev1.TroubledRepository{{
+			Name: "a", Held: true, Reason: "too many", UnsyncedSince: at(16), FailedAt: at(17), Failures: 18, NextAttemptAt: at(19),
+		}},
 	}
 }
 

@@ -92,6 +92,12 @@ func statusProto(s *node.Status) *antipodev1.NodeStatus {
 			Name: r.Name, Version: r.Version, StartedAt: timeProto(r.StartedAt), SeenAt: timeProto(r.SeenAt), Leads: r.Leads,
 		})
 	}
+	for _, t := range s.Troubled {
+		p.Troubled = append(p.Troubled, &antipodev1.TroubledRepository{
+			Name: t.Name, Held: t.Held, Reason: t.Reason, UnsyncedSince: timeProto(t.UnsyncedSince),
+			FailedAt: timeProto(t.FailedAt), Failures: t.Failures, NextAttemptAt: timeProto(t.NextAttemptAt),
+		})
+	}
 	return p
 }
 
@@ -130,6 +136,13 @@ func statusFromProto(p *antipodev1.NodeStatus) node.Status {
 		s.Replicas = append(s.Replicas, node.Replica{
 			Name: r.GetName(), Version: r.GetVersion(), StartedAt: timeFromProto(r.GetStartedAt()),
 			SeenAt: timeFromProto(r.GetSeenAt()), Leads: r.GetLeads(),
+		})
+	}
+	for _, t := range p.GetTroubled() {
+		s.Troubled = append(s.Troubled, node.Troubled{
+			Name: t.GetName(), Held: t.GetHeld(), Reason: t.GetReason(), UnsyncedSince: timeFromProto(t.GetUnsyncedSince()),
+			FailedAt: timeFromProto(t.GetFailedAt()), Failures: t.GetFailures(),
+			NextAttemptAt: timeFromProto(t.GetNextAttemptAt()),
 		})
 	}
 	return s
