@@ -170,6 +170,10 @@ func (p *primary) get(t *testing.T, path string) (int, string) {
 func held(s *node.Status) {
 	s.Repositories = node.RepositoryCounts{Total: 118, Synced: 117, Held: 1}
 	s.Problems = []string{"1 repositories are held: removals wait for an operator"}
+	s.Troubled = []node.Troubled{{
+		Name: "prod/web", Held: true, UnsyncedSince: time.Now().Add(-2 * time.Hour),
+		Reason: "40 of 52 tags would be removed, more than half",
+	}}
 }
 
 func failed(s *node.Status) {
@@ -178,6 +182,22 @@ func failed(s *node.Status) {
 	s.LastError = &node.SyncError{
 		Repository: "team/app", Reference: "v7", Side: node.SideDestination, OccurredAt: time.Now(), Attempts: 6,
 		Message: "PUT /v2/team/app/manifests/v7: 507 Insufficient Storage",
+	}
+}
+
+// storage is failed, and names what failed.
+func storage(s *node.Status) {
+	failed(s)
+	s.Repositories.Failed, s.Repositories.Pending = 9, 0
+	s.Repositories.Synced = s.Repositories.Total - 9
+	s.Problems = []string{"9 repositories failed"}
+	now := time.Now()
+	for i, name := range []string{"team/app", "team/base", "team/build", "team/cache"} {
+		s.Troubled = append(s.Troubled, node.Troubled{
+			Name: name, UnsyncedSince: now.Add(-26 * time.Minute), FailedAt: now.Add(-time.Duration(i+1) * time.Minute),
+			Failures: 6, NextAttemptAt: now.Add(4 * time.Minute),
+			Reason: "v7, destination side: PUT /v2/" + name + "/manifests/v7: 507 Insufficient Storage",
+		})
 	}
 }
 
@@ -200,7 +220,7 @@ func TestOverviewSaysWhatToDo(t *testing.T) {
 	code, text := p.get(t, "/")
 	for _, want := range []string{
 		"3 of 4 sites are not good", "eu-west", "degraded", "syncing", "<b>112</b> synced", "<b>3</b> failed", "507 Insufficient Storage",
-		"secondaryd explain team/app", "secondaryd repositories --state failed", "secondaryd repositories --state held",
+		"secondaryd explain team/app", "secondaryd repositories --state failed", "secondaryd release prod/web",
 		"secondaryd doctor", "410 MiB of 960 MiB", "MiB/s", "3 min 20 s", "3 revisions", "It never reported.",
 	} {
 		if !strings.Contains(text, want) {
@@ -215,6 +235,36 @@ func TestOverviewSaysWhatToDo(t *testing.T) {
 	}
 	if code, _ := p.get(t, "/nodes/none"); code != 404 {
 		t.Error(code)
+	}
+}
+
+// Each repository that failed or is held has its reason and what helps, in place of sentences that say less.
+func TestWhatFailedOrIsHeld(t *testing.T) {
+	t.Parallel()
+	p := start(t, databasetest.OpenSQLite(t), httpaccess.Config{}, "eu-west", "us-east")
+	p.report(t, "eu-west", storage)
+	p.report(t, "us-east", held)
+	has := func(text string, wants ...string) {
+		t.Helper()
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				t.Errorf("the page lacks %q:\n%s", want, text)
+			}
+		}
+	}
+	_, overview := p.get(t, "/")
+	has(overview, `<a href="/repositories/team/app">team/app</a>`, "destination side: PUT /v2/team/app/manifests/v7: 507",
+		"secondaryd explain team/app", "secondaryd resync team/build", "and 6 more failed:", "secondaryd repositories --state failed",
+		"40 of 52 tags would be removed", "secondaryd explain prod/web", "secondaryd diff prod/web", "secondaryd release prod/web")
+	for _, less := range []string{"team/cache", "The newest failure", "See what happened", "more held", "secondaryd resync prod/web", "secondaryd release team"} {
+		if strings.Contains(overview, less) {
+			t.Errorf("the page has %q", less)
+		}
+	}
+	_, page := p.get(t, "/nodes/eu-west")
+	has(page, "secondaryd resync team/cache", "and 5 more failed:", "6 in a row")
+	if strings.Contains(page, "Newest failure") {
+		t.Errorf("a failure is told twice:\n%s", page)
 	}
 }
 
@@ -239,6 +289,7 @@ func hostileStatus(s *node.Status) {
 	s.Version, s.FeedID, s.Problems = hostile, hostile, []string{hostile}
 	s.LastError = &node.SyncError{Repository: hostile, Reference: hostile, Side: hostile, Message: hostile}
 	s.Active = []node.ActiveSync{{Repository: hostile}}
+	s.Troubled = []node.Troubled{{Name: hostile, Reason: hostile}, {Name: "$(reboot)", Held: true, Reason: hostile}}
 }
 
 // What a site says of itself is text, whatever it says, and nothing that somebody may paste into a shell.
@@ -248,7 +299,8 @@ func TestTextsStayText(t *testing.T) {
 	p.report(t, "eu", hostileStatus)
 	for _, path := range []string{"/", "/nodes/eu"} {
 		_, text := p.get(t, path)
-		if strings.Contains(text, "<script>") || strings.Contains(text, "<img src=x") || strings.Contains(text, "secondaryd explain") {
+		if strings.Contains(text, "<script>") || strings.Contains(text, "<img src=x") || strings.Contains(text, "secondaryd explain") ||
+			strings.Contains(text, "secondaryd release") {
 			t.Errorf("markup or a command got through:\n%s", text)
 		}
 		if !strings.Contains(text, "&lt;script&gt;") {

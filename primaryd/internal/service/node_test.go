@@ -87,6 +87,12 @@ func TestReportRefusals(t *testing.T) {
 		"too long a text": {"node/eu", &antipodev1.ReportStatusRequest{
 			Status: &antipodev1.NodeStatus{Version: strings.Repeat("x", 5000)},
 		}, codes.InvalidArgument},
+		"too long a reason": {"node/eu", &antipodev1.ReportStatusRequest{
+			Status: &antipodev1.NodeStatus{Troubled: []*antipodev1.TroubledRepository{{Reason: strings.Repeat("x", 5000)}}},
+		}, codes.InvalidArgument},
+		"too many in trouble": {"node/eu", &antipodev1.ReportStatusRequest{
+			Status: &antipodev1.NodeStatus{Troubled: make([]*antipodev1.TroubledRepository, 65)},
+		}, codes.InvalidArgument},
 	}
 	for name, test := range tests {
 		if _, err := c.nodes.ReportStatus(as(deadline(t), test.identity), test.req); status.Code(err) != test.want {

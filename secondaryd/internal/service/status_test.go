@@ -3,6 +3,7 @@ package service_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -194,11 +195,53 @@ func TestStatus(t *testing.T) {
 		if len(st.GetActive()) != 1 || st.GetActive()[0].GetRepository() != "d" {
 			t.Errorf("active %v", st.GetActive())
 		}
+		if troubled := st.GetTroubled(); len(troubled) != 2 ||
+			troubled[0].GetName() != "c" || !troubled[0].GetHeld() || troubled[0].GetReason() != "too many" ||
+			troubled[0].GetUnsyncedSince() == nil || troubled[0].GetNextAttemptAt() != nil ||
+			troubled[1].GetName() != "b" || troubled[1].GetHeld() || troubled[1].GetReason() != "v1, destination side: 507" ||
+			troubled[1].GetFailures() != 1 || troubled[1].GetFailedAt() == nil || troubled[1].GetNextAttemptAt() == nil {
+			t.Errorf("troubled %v", troubled)
+		}
 		problems := []string{"1 repositories failed", "1 repositories are held: removals wait for an operator"}
 		if diff := cmp.Diff(problems, st.GetProblems()); diff != "" {
 			t.Errorf("problems (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// A site that starts over compares with what it has not read yet: that it lacks nothing says nothing then.
+func TestProblemUntilTheFeedIsReadAnew(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	want := func(want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, p.make().GetProblems()); diff != "" {
+			t.Errorf("problems (-want +got):\n%s", diff)
+		}
+	}
+	want()
+	p.apply(1, 1, "a")
+	p.finish(tracking.Outcome{Synced: true})
+	want()
+	p.must(p.store.StartOver(t.Context()))
+	p.finish(tracking.Outcome{Synced: true})
+	p.must(p.store.Heard(t.Context(), 1))
+	want("the primary's feed was not read since the site started over")
+	p.apply(1, 1, "a")
+	want()
+}
+
+// However many failed, a status names a few.
+func TestManyTroubled(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	for revision := range int64(25) {
+		p.apply(revision+1, 25, fmt.Sprintf("r%02d", revision))
+		p.finish(tracking.Outcome{Held: "too many"})
+	}
+	if n := len(p.make().GetTroubled()); n != 20 {
+		t.Errorf("%d repositories are named, want 20", n)
+	}
 }
 
 // What does not answer is said, with the reason, and is no error of the status.
@@ -244,6 +287,9 @@ func TestTextsFit(t *testing.T) {
 			p.finish(tracking.Outcome{Failure: &tracking.Failure{Side: "source", Message: text}})
 			p.connected, p.why = false, errors.New(text)
 			st := p.make()
+			if reason := st.GetTroubled()[0].GetReason(); len(reason) > 512 || !utf8.ValidString(reason) {
+				t.Errorf("a reason of %d bytes: %q", len(reason), reason)
+			}
 			for _, said := range append(st.GetProblems(), st.GetLastError().GetMessage()) {
 				if len(said) > 4096 || !utf8.ValidString(said) {
 					t.Errorf("%d bytes, valid %t: %q", len(said), utf8.ValidString(said), said)

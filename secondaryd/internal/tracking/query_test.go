@@ -55,6 +55,39 @@ func TestSummary(t *testing.T) {
 	})
 }
 
+// What is held comes first, then the newest failure; what a worker has taken meanwhile is left out, as in the counts.
+func TestTroubled(t *testing.T) {
+	each(t, tracking.Options{}, func(t *testing.T, s *site) {
+		want := func(limit int, want ...string) {
+			t.Helper()
+			list, err := s.Troubled(t.Context(), limit)
+			s.must(err)
+			var got []string
+			for _, r := range list {
+				got = append(got, r.Name+" "+string(r.State))
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%d at most (-want +got):\n%s", limit, diff)
+			}
+		}
+		want(20)
+		for revision, name := range []string{"a", "b", "failed first", "failed last", "held b", "held a"} {
+			s.change(name, int64(revision+1), tracking.Live)
+		}
+		s.finish(s.take("a"), synced())
+		s.finish(s.take("held b"), held())
+		s.finish(s.take("held a"), held())
+		s.finish(s.take("failed last"), tracking.Outcome{Failure: &tracking.Failure{Message: "401", At: at(40)}})
+		s.finish(s.take("failed first"), tracking.Outcome{Failure: &tracking.Failure{Message: "503", At: at(30)}})
+		want(20, "held a held", "held b held", "failed last failed", "failed first failed")
+		want(3, "held a held", "held b held", "failed last failed")
+		want(2, "held a held", "held b held")
+		s.backOffIsOver("failed last")
+		s.take("failed last")
+		want(20, "held a held", "held b held", "failed first failed")
+	})
+}
+
 func TestListPagesByName(t *testing.T) {
 	each(t, tracking.Options{}, func(t *testing.T, s *site) {
 		var want []string
