@@ -51,7 +51,7 @@ func newTrouble(repository node.Troubled) trouble {
 	}
 	t.Remedies = append(t.Remedies,
 		remedy{Text: "What would be removed:", Command: "secondaryd diff " + t.Name},
-		remedy{Text: "Remove it:", Command: "secondaryd release " + t.Name})
+		remedy{Text: "Let that happen:", Command: "secondaryd release " + t.Name})
 	return t
 }
 

@@ -122,6 +122,8 @@ func TestReportIsBounded(t *testing.T) {
 		"problem":  func(s *node.Status) { s.Problems = []string{strings.Repeat("x", 5000)} },
 		"problems": func(s *node.Status) { s.Problems = make([]string, 65) },
 		"active":   func(s *node.Status) { s.Active = make([]node.ActiveSync, 65) },
+		"reason":   func(s *node.Status) { s.Troubled = []node.Troubled{{Reason: strings.Repeat("x", 5000)}} },
+		"troubled": func(s *node.Status) { s.Troubled = make([]node.Troubled, 65) },
 		"error":    func(s *node.Status) { s.LastError = &node.SyncError{Message: strings.Repeat("x", 5000)} },
 		"version":  func(s *node.Status) { s.Version = strings.Repeat("x", 5000) },
 	} {

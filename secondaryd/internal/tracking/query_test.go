@@ -71,14 +71,17 @@ func TestTroubled(t *testing.T) {
 			}
 		}
 		want(20)
-		for revision, name := range []string{"a", "b", "failed first", "failed last", "held b", "held a"} {
-			s.change(name, int64(revision+1), tracking.Live)
+		failed := func(second int64) tracking.Outcome {
+			return tracking.Outcome{Failure: &tracking.Failure{Message: "503", At: at(second)}}
 		}
-		s.finish(s.take("a"), synced())
-		s.finish(s.take("held b"), held())
-		s.finish(s.take("held a"), held())
-		s.finish(s.take("failed last"), tracking.Outcome{Failure: &tracking.Failure{Message: "401", At: at(40)}})
-		s.finish(s.take("failed first"), tracking.Outcome{Failure: &tracking.Failure{Message: "503", At: at(30)}})
+		for i, row := range []struct {
+			name    string
+			outcome tracking.Outcome
+		}{{"a", synced()}, {"held b", held()}, {"held a", held()}, {"failed last", failed(40)}, {"failed first", failed(30)}} {
+			s.change(row.name, int64(i+1), tracking.Live)
+			s.finish(s.take(row.name), row.outcome)
+		}
+		s.change("pending", 6, tracking.Backfill)
 		want(20, "held a held", "held b held", "failed last failed", "failed first failed")
 		want(3, "held a held", "held b held", "failed last failed")
 		want(2, "held a held", "held b held")
