@@ -25,7 +25,7 @@ func (d *daemon) handler(ctx context.Context) (http.Handler, error) {
 		Untagged: d.lister.HasReferrersAPI,
 		OnInstance: func(id string) {
 			d.logger.Warn("the registry restarted and may have lost notifications; sweeping", "instance", id)
-			d.sweeper.Now()
+			d.wantSweep()
 		},
 	}))
 	page, err := dashboard.New(dashboard.Parts{

@@ -22,6 +22,7 @@ import (
 	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/antipode-registry/antipode/internal/gateway"
 	"github.com/antipode-registry/antipode/internal/httpaccess"
+	"github.com/antipode-registry/antipode/internal/lease"
 	"github.com/antipode-registry/antipode/internal/link"
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/internal/telemetry"
@@ -73,6 +74,8 @@ type daemon struct {
 	lister   *listing.Lister
 	requests *request.Desk
 	sweeper  *sweep.Sweeper
+	leases   *lease.Leases
+	wanted   chan struct{} // of one: see wantSweep
 	access   service.Access
 	server   *link.Server
 	locator  *request.Locator
@@ -87,7 +90,10 @@ type daemon struct {
 // configuration was read, and is read again.
 func serve(ctx context.Context, path string, cfg *settings, logger *slog.Logger) error {
 	logger.Info("starting", "version", telemetry.Version())
-	d := &daemon{path: path, cfg: cfg, logger: logger, metrics: telemetry.NewRegistry("primaryd", telemetry.Version())}
+	d := &daemon{
+		path: path, cfg: cfg, logger: logger, metrics: telemetry.NewRegistry("primaryd", telemetry.Version()),
+		wanted: make(chan struct{}, 1),
+	}
 	received, stop := hangups()
 	defer stop()
 	d.hangups = received
@@ -122,7 +128,7 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) fronts(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.nodes.Run(ctx) })
-	group.Go(func() error { return d.sweeper.Run(ctx) })
+	group.Go(func() error { return d.sweep(ctx) })
 	group.Go(func() error { return d.server.Run(ctx) })
 	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.web, d.logger) })
 	group.Go(func() error { return d.reload(ctx, d.hangups) })
@@ -138,6 +144,9 @@ func (d *daemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	if d.feed, err = feed.Open(ctx, d.db, feed.Options{Logger: d.logger, Metrics: feed.NewMetrics(d.metrics)}); err != nil {
+		return err
+	}
+	if d.leases, err = openLeases(ctx, d.db, d.logger); err != nil {
 		return err
 	}
 	if d.nodes, err = node.Open(ctx, d.db, d.cfg.nodes(), node.Options{ReportInterval: reportWithin}); err != nil {
