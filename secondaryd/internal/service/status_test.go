@@ -225,7 +225,7 @@ func TestProblemUntilTheFeedIsReadAnew(t *testing.T) {
 	want()
 	p.must(p.store.StartOver(t.Context()))
 	p.finish(tracking.Outcome{Synced: true})
-	p.must(p.store.Heard(t.Context(), 1))
+	p.must(p.store.Heard(t.Context(), 1, time.Time{}))
 	want("the primary's feed was not read since the site started over")
 	p.apply(1, 1, "a")
 	want()
