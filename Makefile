@@ -82,7 +82,7 @@ generate: $(PROTO_STAMPS) ## Generate gen/ and the OpenAPI documents from proto/
 REFERENCES := go test -count=1 -p 1 -run '(Configuration|Metrics)(Is|Are)Documented' $(DAEMONS:%=./%)
 
 .PHONY: docs
-docs: ## Generate the tables of docs/configuration.md from the code
+docs: ## Generate the tables of docs/configuration.md and docs/metrics.md from the code
 	@echo "generate docs"
 	@ANTIPODE_DOCS=write $(REFERENCES)
 

@@ -147,7 +147,8 @@ type grpcSettings struct {
 }
 
 type sweepSettings struct {
-	// How often the site's registry is compared with what was synced; the first time an interval after the start.
+	// How often the site's registry is compared with what was synced; an interval after the last round ended, restarts or
+	// not; the first time an interval after the first start.
 	Interval config.Duration `yaml:"interval"`
 	// How long after its last check the sweep has all manifests and blobs of a repository checked again. 0 switches it
 	// off.

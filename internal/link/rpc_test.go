@@ -154,7 +154,7 @@ func TestPanicDoesNotLeak(t *testing.T) {
 		}
 	}
 	f.log.wait(t, "secret in a unary call", "secret in a stream", "rpc_test.go", "level=ERROR", "grpc.code=Internal")
-	const want = "# HELP antipode_link_panics_total Panics recovered in RPC handlers.\n" +
+	const want = "# HELP antipode_link_panics_total Panics recovered in RPC handlers. Each is a bug.\n" +
 		"# TYPE antipode_link_panics_total counter\nantipode_link_panics_total 2\n"
 	if err := testutil.GatherAndCompare(metrics, strings.NewReader(want), "antipode_link_panics_total"); err != nil {
 		t.Error(err)

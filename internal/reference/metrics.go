@@ -1,9 +1,11 @@
 package reference
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,33 +17,114 @@ const ours = "antipode_"
 // Metric is a metric that the code registers.
 type Metric struct {
 	Name   string
-	Labels []string // sorted; constant ones too
+	Type   string   // counter, gauge or histogram
+	Labels []string // constant ones first
+	Help   string
 }
 
 // description reads what a Desc tells of itself, which has no accessors.
-var description = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", .*constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+var description = regexp.MustCompile(
+	`^Desc\{fqName: "([^"]+)", help: ("(?:[^"\\]|\\.)*"), .*constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
 
-// Metrics returns our own metrics among those of a collector, by name, whether they have a value yet or not. A
-// prometheus.Registry is a collector of all that was registered with it.
-func Metrics(collector prometheus.Collector) ([]Metric, error) {
+// Metrics returns our own metrics of a registry, by name, whether they have a value yet or not.
+func Metrics(registry *prometheus.Registry) ([]Metric, error) {
+	types, err := gathered(registry)
+	if err != nil {
+		return nil, err
+	}
+	var list []Metric
+	for _, desc := range described(registry) {
+		parts := description.FindStringSubmatch(desc.String())
+		if parts == nil {
+			return nil, fmt.Errorf("reference: cannot read the description %s", desc)
+		}
+		help, err := strconv.Unquote(parts[2])
+		if err != nil {
+			return nil, fmt.Errorf("reference: the help of %s: %w", parts[1], err)
+		}
+		if !strings.HasPrefix(parts[1], ours) {
+			continue
+		}
+		kind := types[parts[1]]
+		if kind == "" {
+			kind = silent(registry, desc, parts[1])
+		}
+		list = append(list, Metric{Name: parts[1], Type: kind, Labels: labels(parts[3], parts[4]), Help: help})
+	}
+	slices.SortFunc(list, func(a, b Metric) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// MetricTable is the reference of those metrics that both daemons have, or of those that are one's own.
+func MetricTable(metrics []Metric, shared bool) string {
+	var rows [][]string
+	for _, m := range metrics {
+		if isShared(m.Name) == shared {
+			rows = append(rows, []string{code(m.Name), m.Type, codes(m.Labels), m.Help})
+		}
+	}
+	return table([]string{"Metric", "Type", "Labels", "Meaning"}, rows)
+}
+
+// isShared says whether both daemons have a metric: those of the program, of its gRPC server and of the registries that
+// it asks.
+func isShared(name string) bool {
+	return regexp.MustCompile(`^antipode_(build_info$|grpc_server_|link_|registry_(requests?|bytes|in_flight|throttled)_?)`).MatchString(name)
+}
+
+func described(collector prometheus.Collector) []*prometheus.Desc {
 	descriptions := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descriptions)
 		collector.Describe(descriptions)
 	}()
-	var list []Metric
-	var err error
-	for desc := range descriptions { // to the end, so that the collector's goroutine ends too
-		parts := description.FindStringSubmatch(desc.String())
-		switch {
-		case parts == nil:
-			err = fmt.Errorf("reference: cannot read the description %s", desc)
-		case strings.HasPrefix(parts[1], ours):
-			list = append(list, Metric{Name: parts[1], Labels: labels(parts[2], parts[3])})
+	var list []*prometheus.Desc
+	for desc := range descriptions {
+		list = append(list, desc)
+	}
+	return list
+}
+
+// gathered are the types of the metrics that have a value.
+func gathered(registry *prometheus.Registry) (map[string]string, error) {
+	families, err := registry.Gather()
+	if err != nil {
+		return nil, fmt.Errorf("reference: %w", err)
+	}
+	types := make(map[string]string, len(families))
+	for _, family := range families {
+		types[family.GetName()] = strings.ToLower(family.GetType().String())
+	}
+	return types, nil
+}
+
+// only is a collector that has one description and nothing else.
+type only struct{ desc *prometheus.Desc }
+
+func (o only) Describe(ch chan<- *prometheus.Desc) { ch <- o.desc }
+func (only) Collect(chan<- prometheus.Metric)      {}
+
+// silent is the type of a metric that has no value. To register its description once more makes the registry name the
+// collector that has it, if it has no other. Of those with several the one of the RPCs has a histogram; ours make what
+// they have at each scrape, counters and gauges, and a counter's name ends with _total.
+func silent(registry *prometheus.Registry, desc *prometheus.Desc, name string) string {
+	var taken prometheus.AlreadyRegisteredError
+	if errors.As(registry.Register(only{desc}), &taken) {
+		switch taken.ExistingCollector.(type) {
+		case *prometheus.HistogramVec:
+			return "histogram"
+		case *prometheus.CounterVec:
+			return "counter"
 		}
 	}
-	slices.SortFunc(list, func(a, b Metric) int { return strings.Compare(a.Name, b.Name) })
-	return list, err
+	switch {
+	case name == "antipode_grpc_server_handling_seconds":
+		return "histogram"
+	case strings.HasSuffix(name, "_total"):
+		return "counter"
+	default:
+		return "gauge"
+	}
 }
 
 // labels reads the two lists: `a="x",b="y"` of constant ones and `c,d` of variable ones.
@@ -56,32 +139,7 @@ func labels(constant, variable string) []string {
 			names = append(names, name)
 		}
 	}
-	slices.Sort(names)
 	return names
-}
-
-// CheckMetrics compares metrics with the rows of a reference, whose columns Metric and Labels it reads. Types and words
-// are the reader's to check.
-func CheckMetrics(document string, rows []Row, metrics []Metric) []string {
-	stated := make(map[string][]string, len(rows))
-	documented := make([]string, len(rows))
-	for i, row := range rows {
-		documented[i] = Code(row.Cells["Metric"])
-		stated[documented[i]] = spans(row.Cells["Labels"])
-	}
-	names := make([]string, len(metrics))
-	for i, metric := range metrics {
-		names[i] = metric.Name
-	}
-	problems := Differences(document, documented, names)
-	for _, metric := range metrics {
-		found, ok := stated[metric.Name]
-		if ok && !slices.Equal(found, metric.Labels) {
-			problems = append(problems, fmt.Sprintf("%s gives %s the labels %q, the code has %q",
-				document, metric.Name, found, metric.Labels))
-		}
-	}
-	return problems
 }
 
 // spans returns the code spans of a cell, sorted.

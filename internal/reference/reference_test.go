@@ -197,6 +197,8 @@ func TestMetricsAreFoundBeforeTheyHaveAValue(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		prometheus.NewCounterVec(prometheus.CounterOpts{Name: "antipode_things_total", Help: `of "b", {x}`}, []string{"y", "code"}),
+		prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "antipode_link_level", Help: "l"}, []string{"y"}),
+		prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "antipode_seconds", Help: "s"}, []string{"y"}),
 		prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "antipode_a", Help: "a", ConstLabels: prometheus.Labels{"version": `1, "2"`},
 		}),
@@ -206,14 +208,18 @@ func TestMetricsAreFoundBeforeTheyHaveAValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Metric{{"antipode_a", []string{"version"}}, {"antipode_things_total", []string{"code", "y"}}}
+	want := []Metric{
+		{"antipode_a", "gauge", []string{"version"}, "a"},
+		{"antipode_link_level", "gauge", []string{"y"}, "l"},
+		{"antipode_seconds", "histogram", []string{"y"}, "s"},
+		{"antipode_things_total", "counter", []string{"y", "code"}, `of "b", {x}`},
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	rows := []Row{{Cells: map[string]string{"Metric": "`antipode_things_total`", "Labels": "`y`"}}}
-	problems := CheckMetrics("D", rows, got)
-	if len(problems) != 2 {
-		t.Errorf("a missing metric and a wrong label make %q", problems)
+	shared := "| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n| `antipode_link_level` | gauge | `y` | l |\n"
+	if diff := cmp.Diff(shared, MetricTable(got, true)); diff != "" {
+		t.Error(diff)
 	}
 }
 

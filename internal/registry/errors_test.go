@@ -209,14 +209,14 @@ func TestMetrics(t *testing.T) {
 	}
 	host := strings.TrimPrefix(url, "http://")
 	want := strings.ReplaceAll(`
-# HELP antipode_registry_bytes_total Bytes of bodies: "in" from the registry, "out" to it.
+# HELP antipode_registry_bytes_total Bytes of bodies: `+"`in`"+` from the registry, `+"`out`"+` to it.
 # TYPE antipode_registry_bytes_total counter
 antipode_registry_bytes_total{direction="in",host="HOST",side="source"} 33
 antipode_registry_bytes_total{direction="out",host="HOST",side="source"} 1000
-# HELP antipode_registry_in_flight Requests in flight.
+# HELP antipode_registry_in_flight Requests in flight now.
 # TYPE antipode_registry_in_flight gauge
 antipode_registry_in_flight{host="HOST",side="source"} 0
-# HELP antipode_registry_requests_total Requests sent, each try counted; code is the HTTP status, or "none" without an answer.
+# HELP antipode_registry_requests_total Requests sent to a registry, each try counted. `+"`side`"+` is `+"`source`"+` (the primary's) or `+"`destination`"+` (the site's); `+"`kind`"+` is `+"`base`"+`, `+"`catalog`"+`, `+"`tags`"+`, `+"`manifest`"+`, `+"`blob`"+`, `+"`upload`"+`, `+"`referrers`"+` or `+"`token`"+`; `+"`code`"+` is the HTTP status, or `+"`none`"+` without an answer.
 # TYPE antipode_registry_requests_total counter
 antipode_registry_requests_total{code="200",host="HOST",kind="manifest",method="HEAD",side="source"} 1
 antipode_registry_requests_total{code="200",host="HOST",kind="tags",method="GET",side="source"} 1

@@ -27,28 +27,30 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "antipode_registry_requests_total",
-			Help: "Requests sent, each try counted; code is the HTTP status, or \"none\" without an answer.",
+			Help: "Requests sent to a registry, each try counted. `side` is `source` (the primary's) or `destination` " +
+				"(the site's); `kind` is `base`, `catalog`, `tags`, `manifest`, `blob`, `upload`, `referrers` or " +
+				"`token`; `code` is the HTTP status, or `none` without an answer.",
 		}, with("method", "kind", "code")),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "antipode_registry_request_seconds",
-			Help:    "Time from sending a request to its answer: to the headers for blob downloads.",
+			Help:    "From sending a request to its whole answer; for blob downloads to the answer's headers.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, with("method", "kind")),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "antipode_registry_bytes_total",
-			Help: "Bytes of bodies: \"in\" from the registry, \"out\" to it.",
+			Help: "Bytes of bodies: `in` from the registry, `out` to it.",
 		}, with("direction")),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "antipode_registry_in_flight",
-			Help: "Requests in flight.",
+			Help: "Requests in flight now.",
 		}, host),
 		limit: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "antipode_registry_in_flight_limit",
-			Help: "Requests that may be in flight now: the configured number, less after 429 and 503.",
+			Help: "How many may be in flight now: the configured number, less after 429 and 503 answers.",
 		}, host),
 		throttled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "antipode_registry_throttled_seconds_total",
-			Help: "Time for which the registry has asked for a pause.",
+			Help: "Time for which the registry asked for a pause by `Retry-After`.",
 		}, host),
 	}
 	reg.MustRegister(m.requests, m.seconds, m.bytes, m.inFlight, m.limit, m.throttled)

@@ -99,7 +99,7 @@ func NewRegistry(component, version string) *prometheus.Registry {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace:   "antipode",
 		Name:        "build_info",
-		Help:        "Always 1; the labels say which program this is.",
+		Help:        "Always 1. The labels say which program this is.",
 		ConstLabels: prometheus.Labels{"component": component, "version": version, "go_version": runtime.Version()},
 	})
 	info.Set(1)

@@ -348,7 +348,7 @@ func TestMetrics(t *testing.T) {
 	p.copy(t, "a", other, "other") // its layer is known
 	p.copy(t, "b", img, "latest")  // all mounted
 	want := `
-# HELP antipode_transfer_blobs_total Blobs brought to the destination: copied, mounted, known (remembered), waited (brought by another copy).
+# HELP antipode_transfer_blobs_total Blobs by how they came to be on the site: ` + "`copied`" + `, ` + "`mounted`" + ` from another repository, ` + "`known`" + ` to be there, ` + "`waited`" + ` for another copy that brought them. All are there from the start, at 0.
 # TYPE antipode_transfer_blobs_total counter
 antipode_transfer_blobs_total{result="copied"} 3
 antipode_transfer_blobs_total{result="known"} 1

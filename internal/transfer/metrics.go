@@ -14,11 +14,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "antipode_transfer_bytes_total",
-			Help: "Bytes of blobs read from the source.",
+			Help: "Bytes of blobs read from the primary's registry, those of copies that failed included.",
 		}),
 		blobs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "antipode_transfer_blobs_total",
-			Help: "Blobs brought to the destination: copied, mounted, known (remembered), waited (brought by another copy).",
+			Help: "Blobs by how they came to be on the site: `copied`, `mounted` from another repository, `known` to be " +
+				"there, `waited` for another copy that brought them. All are there from the start, at 0.",
 		}, []string{"result"}),
 		resumes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "antipode_transfer_resumes_total",

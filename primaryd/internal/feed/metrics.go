@@ -21,7 +21,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return &Metrics{
 		head: factory.NewGauge(prometheus.GaugeOpts{
 			Name: "antipode_feed_head_revision",
-			Help: "Newest revision of the change feed.",
+			Help: "The newest revision of the change feed.",
 		}),
 		commits: factory.NewCounter(prometheus.CounterOpts{
 			Name: "antipode_feed_commits_total",
@@ -29,11 +29,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		changes: factory.NewCounter(prometheus.CounterOpts{
 			Name: "antipode_feed_changes_total",
-			Help: "Repositories that those transactions gave a new revision.",
+			Help: "Repositories that notified changes gave a new revision.",
 		}),
 		seconds: factory.NewHistogram(prometheus.HistogramOpts{
 			Name:    "antipode_feed_commit_seconds",
-			Help:    "Time of such a transaction, the commit included.",
+			Help:    "How long a transaction that records notified changes took, the commit included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
 	}

@@ -181,17 +181,17 @@ func TestMetrics(t *testing.T) {
 	post(t, h, nil, "x")
 	post(t, h, nil, `{"events":[{"source":{"instanceID":"a"}},{"source":{"instanceID":"b"}},{"source":{"instanceID":"a"}}]}`)
 	want := `
-# HELP antipode_notification_events_total Events in notifications by what became of them: change, ignored, untagged, invalid, malformed.
+# HELP antipode_notification_events_total Events in accepted notifications: ` + "`change`" + ` (recorded), ` + "`ignored`" + ` (says nothing about tags), ` + "`untagged`" + ` (a manifest pushed by digest), ` + "`invalid`" + ` (no valid repository or tag), ` + "`malformed`" + ` (no event). All are there from the start, at 0.
 # TYPE antipode_notification_events_total counter
 antipode_notification_events_total{result="change"} 1
 antipode_notification_events_total{result="ignored"} 4
 antipode_notification_events_total{result="invalid"} 1
 antipode_notification_events_total{result="malformed"} 1
 antipode_notification_events_total{result="untagged"} 0
-# HELP antipode_notification_instance_changes_total Instances of the registry that began to notify after another: each may have lost what it had not delivered.
+# HELP antipode_notification_instance_changes_total Instances of the registry that began to notify after another one: the registry restarted, may have lost what it had not delivered, and is swept. What a sweep then finds is in ` + "`antipode_sweep_changed_total`" + `.
 # TYPE antipode_notification_instance_changes_total counter
 antipode_notification_instance_changes_total 1
-# HELP antipode_notifications_total Notifications by what they were answered: accepted, method, unauthorized, too_large, unparseable, unavailable.
+# HELP antipode_notifications_total Requests to ` + "`/notifications`" + ` by what they were answered: ` + "`accepted`" + ` (200), ` + "`method`" + ` (405), ` + "`unauthorized`" + ` (401), ` + "`too_large`" + ` (413), ` + "`unparseable`" + ` (400), ` + "`unavailable`" + ` (503). All are there from the start, at 0.
 # TYPE antipode_notifications_total counter
 antipode_notifications_total{result="accepted"} 3
 antipode_notifications_total{result="method"} 0

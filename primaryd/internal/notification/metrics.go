@@ -20,24 +20,31 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		notifications: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "antipode_notifications_total",
-			Help: "Notifications by what they were answered: accepted, method, unauthorized, too_large, unparseable, unavailable.",
+			Help: "Requests to `/notifications` by what they were answered: `accepted` (200), `method` (405), " +
+				"`unauthorized` (401), `too_large` (413), `unparseable` (400), `unavailable` (503). All are there " +
+				"from the start, at 0.",
 		}, []string{"result"}),
 		events: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "antipode_notification_events_total",
-			Help: "Events in notifications by what became of them: change, ignored, untagged, invalid, malformed.",
+			Help: "Events in accepted notifications: `change` (recorded), `ignored` (says nothing about tags), " +
+				"`untagged` (a manifest pushed by digest), `invalid` (no valid repository or tag), `malformed` (no " +
+				"event). All are there from the start, at 0.",
 		}, []string{"result"}),
 		seconds: factory.NewHistogram(prometheus.HistogramOpts{
 			Name:    "antipode_notification_seconds",
-			Help:    "Time to answer a notification, the commit included.",
+			Help:    "How long a notification took to answer, the commit included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
 		last: factory.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "antipode_notification_last_timestamp_seconds",
-			Help: "When a notification was last answered so since the start; 0 = never. Accepted ones without events do not count.",
+			Help: "When a request to `/notifications` was last answered so, by the results of `antipode_notifications_total`; 0 is never since the " +
+				"start. An accepted one without events does not count.",
 		}, []string{"result"}),
 		restarts: factory.NewCounter(prometheus.CounterOpts{
 			Name: "antipode_notification_instance_changes_total",
-			Help: "Instances of the registry that began to notify after another: each may have lost what it had not delivered.",
+			Help: "Instances of the registry that began to notify after another one: the registry restarted, may have " +
+				"lost what it had not delivered, and is swept. What a sweep then finds is in " +
+				"`antipode_sweep_changed_total`.",
 		}),
 	}
 	// From the start at zero, so that the first refusal is an increase to whoever watches.

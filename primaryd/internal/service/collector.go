@@ -27,11 +27,13 @@ func RegisterNodeMetrics(reg prometheus.Registerer, nodes *node.Directory, head 
 	}
 	reg.MustRegister(&collector{
 		nodes: nodes, head: head,
-		state:        desc("state", "1 for the state that the node is in.", "state"),
-		lagSeconds:   desc("lag_seconds", "Age of the oldest change that the node lacks."),
-		lagRevisions: desc("lag_revisions", "Revisions of the feed that the node lacks."),
-		cursor:       desc("cursor_revision", "Every change up to this revision is in the node's tracking table."),
-		repositories: desc("repositories", "Repositories that the node tracks, by state, as last reported.", "state"),
+		state: desc("state", "1 for the state that the site is in, 0 for the others: `unknown`, `healthy`, `syncing`, `degraded`, "+
+			"`paused`, `stale`, `down`.", "state"),
+		lagSeconds:   desc("lag_seconds", "Age of the oldest change that the site is known to lack. Grows while it does not report."),
+		lagRevisions: desc("lag_revisions", "The feed's head less what the site has synced."),
+		cursor:       desc("cursor_revision", "How far the site has read the feed, as it last reported. Not there before its first report."),
+		repositories: desc("repositories", "The site's repositories by state, as it last reported: `synced`, `pending`, `syncing`, `failed`, "+
+			"`held`. Not there before its first report.", "state"),
 	})
 }
 

@@ -13,10 +13,10 @@ type Metrics struct {
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		subscribers: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "antipode_feed_subscribers", Help: "Subscriptions to the change feed that this process serves now.",
+			Name: "antipode_feed_subscribers", Help: "Subscriptions to the feed that this process serves now.",
 		}),
 		listings: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "antipode_listings_total", Help: "Tag listings answered, by kind.",
+			Name: "antipode_listings_total", Help: "Tag listings answered: `complete` or `delta`.",
 		}, []string{"kind"}),
 		listedTags: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "antipode_listed_tags_total", Help: "Tags in the listings answered.",

@@ -13,13 +13,15 @@ type Metrics struct {
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		rounds: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "antipode_sweep_rounds_total", Help: "Rounds of the primary's sweep, by result.",
+			Name: "antipode_sweep_rounds_total", Help: "Rounds of the primary's sweep: `complete`, `incomplete` (some repositories could not be compared; " +
+				"nothing was concluded about them) or `failed` (given up, tried again with back-off).",
 		}, []string{"result"}),
 		discovered: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "antipode_sweep_discovered_total", Help: "Repositories that a sweep found and the feed had never heard of.",
 		}),
 		changed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "antipode_sweep_changed_total", Help: "Repositories that differed from the feed's fingerprint in a sweep.",
+			Name: "antipode_sweep_changed_total", Help: "Repositories that a sweep gave a new revision. A repository that was pushed to since the last sweep " +
+				"counts once even if no notification was lost.",
 		}),
 	}
 	reg.MustRegister(m.rounds, m.discovered, m.changed)

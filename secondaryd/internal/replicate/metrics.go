@@ -22,25 +22,29 @@ type Metrics struct {
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		syncs: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "antipode_syncs_total", Help: "Syncs of one repository, by result and, for failures, by the side that failed.",
+			Name: "antipode_syncs_total", Help: "Syncs of one repository: `synced`, `failed`, `held`, `unsettled` (looked at again at once), `lost` " +
+				"(the outcome could not be recorded). `side` is set for failures: `primary`, `source`, `destination` " +
+				"or `local`.",
 		}, []string{"result", "side"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "antipode_sync_seconds", Help: "How long a sync of one repository took.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 4, 9),
 		}),
 		tags: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "antipode_sync_tags_total", Help: "Tags changed on the site, by what was done.",
+			Name: "antipode_sync_tags_total", Help: "Tags changed on the site: `written` or `removed`.",
 		}, []string{"action"}),
 	}
 	m.brakes = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "antipode_brakes_total", Help: "Syncs whose removals were withheld, by the brake that did it.",
+		Name: "antipode_brakes_total", Help: "Syncs whose removals were withheld, by the brake that did it: `repository` or `site`.",
 	}, []string{"brake"})
 	m.damages = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "antipode_verify_damaged_total", Help: "Manifests found incomplete or damaged on the site by verification.",
+		Name: "antipode_verify_damaged_total", Help: "Images and referrers that verification found incomplete or damaged on the site.",
 	})
 	m.arrival = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name:    "antipode_push_to_pullable_seconds",
-		Help:    "From a change at the primary, by its event's own time, to the end of the sync that brought it; live changes alone.",
+		Name: "antipode_push_to_pullable_seconds",
+		Help: "From a change at the primary, by the event's own time, to the end of the sync that brought it: after " +
+			"it the change can be pulled here. Live changes alone; backfill and what an operator asked for do not " +
+			"count. Classic and native buckets. The clocks of both ends should agree.",
 		Buckets: []float64{.1, .25, .5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 900, 3600},
 		// Native as well, for those who scrape such: any quantile, whatever a site's promise is.
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,

@@ -26,15 +26,15 @@ func RegisterMetrics(reg prometheus.Registerer, s *Status) {
 	}
 	reg.MustRegister(&collector{
 		status:       s,
-		repositories: desc("repositories", "Tracked repositories by state.", "state"),
-		lagSeconds:   desc("lag_seconds", "Age of the oldest change that is not on the site."),
+		repositories: desc("repositories", "Tracked repositories: `synced`, `pending`, `syncing`, `failed`, `held`.", "state"),
+		lagSeconds:   desc("lag_seconds", "Age of the oldest change that is not on the site; 0 when it has all that it has heard of."),
 		lagRevisions: desc("lag_revisions", "Revisions from the first one that is not on the site to the feed's head."),
 		cursor:       desc("cursor_revision", "Every change up to this revision is in the site's tracking table."),
 		head:         desc("head_revision", "The newest revision of the feed that the site has heard of."),
 		paused:       desc("paused", "1 while an operator has paused the site."),
 		connected:    desc("connected", "1 while the subscription to the primary is up."),
 		registry:     desc("registry_reachable", "1 while the site's registry answers."),
-		db:           desc("database_reachable", "1 while the site's database answers."),
+		db:           desc("database_reachable", "1 while the site's database answers. While it does not, what only it knows is left out."),
 		bytes:        desc("copied_bytes_total", "Bytes of blobs copied to the site by this process since it started."),
 	})
 }

@@ -347,7 +347,7 @@ func TestCollector(t *testing.T) {
 		t.Errorf("lint: %v, %v", problems, err)
 	}
 	want := `
-# HELP antipode_repositories Tracked repositories by state.
+# HELP antipode_repositories Tracked repositories: ` + "`synced`" + `, ` + "`pending`" + `, ` + "`syncing`" + `, ` + "`failed`" + `, ` + "`held`" + `.
 # TYPE antipode_repositories gauge
 antipode_repositories{state="failed"} 0
 antipode_repositories{state="held"} 1

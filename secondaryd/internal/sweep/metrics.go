@@ -12,10 +12,10 @@ type Metrics struct {
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		rounds: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "antipode_site_sweep_rounds_total", Help: "Rounds of the site's sweep, by result.",
+			Name: "antipode_site_sweep_rounds_total", Help: "Rounds of the site's sweep: `complete` or `failed`.",
 		}, []string{"result"}),
 		damages: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "antipode_site_sweep_damaged_total", Help: "Repositories found to differ on the site from what was synced.",
+			Name: "antipode_site_sweep_damaged_total", Help: "Repositories that the site's sweep found to differ from what was synced.",
 		}),
 	}
 	reg.MustRegister(m.rounds, m.damages)

@@ -193,7 +193,7 @@ func TestRound(t *testing.T) {
 func (s *scene) wantDamaged(n int) {
 	s.Helper()
 	want := fmt.Sprintf(`
-# HELP antipode_site_sweep_damaged_total Repositories found to differ on the site from what was synced.
+# HELP antipode_site_sweep_damaged_total Repositories that the site's sweep found to differ from what was synced.
 # TYPE antipode_site_sweep_damaged_total counter
 antipode_site_sweep_damaged_total %d
 `, n)
@@ -389,7 +389,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("rounds began (-want +got):\n%s", diff)
 		}
 		want := `
-# HELP antipode_site_sweep_rounds_total Rounds of the site's sweep, by result.
+# HELP antipode_site_sweep_rounds_total Rounds of the site's sweep: ` + "`complete`" + ` or ` + "`failed`" + `.
 # TYPE antipode_site_sweep_rounds_total counter
 antipode_site_sweep_rounds_total{result="complete"} 2
 `
