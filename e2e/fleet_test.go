@@ -25,11 +25,11 @@ type fleet struct {
 
 // newFleet starts a fleet on a Postgres server of the tests' own, or on the one that DATABASE_URL names, and returns once
 // all its processes are ready.
-func newFleet(t testing.TB, opts ...option) *fleet {
+func newFleet(t testing.TB) *fleet {
 	t.Helper()
 	databasetest.SkipWithoutPostgres(t)
 	server := databasetest.Server(t)
-	return newFleetOn(t, databasetest.NewDatabase(t, server), databasetest.NewDatabase(t, server), opts...)
+	return newFleetOn(t, databasetest.NewDatabase(t, server), databasetest.NewDatabase(t, server))
 }
 
 // newFleetOn starts a fleet on these databases.
