@@ -108,8 +108,7 @@ func (only) Collect(chan<- prometheus.Metric)      {}
 // collector that has it, if it has no other. Of those with several the one of the RPCs has a histogram; ours make what
 // they have at each scrape, counters and gauges, and a counter's name ends with _total.
 func silent(registry *prometheus.Registry, desc *prometheus.Desc, name string) string {
-	var taken prometheus.AlreadyRegisteredError
-	if errors.As(registry.Register(only{desc}), &taken) {
+	if taken, ok := errors.AsType[prometheus.AlreadyRegisteredError](registry.Register(only{desc})); ok {
 		switch taken.ExistingCollector.(type) {
 		case *prometheus.HistogramVec:
 			return "histogram"
