@@ -48,6 +48,8 @@ func printStatus(w io.Writer, resp *antipodev1.GetStatusResponse) {
 		cli.Age(s.GetPrimaryHeardAt().AsTime()))
 	row("repositories", "%d: %d synced, %d pending, %d syncing, %d failed, %d held", counts.GetTotal(), counts.GetSynced(),
 		counts.GetPending(), counts.GetSyncing(), counts.GetFailed(), counts.GetHeld())
+	row("verified", "%d (%.2f%%), %d found damaged", counts.GetVerified(), counts.GetVerifiedPercentage(),
+		counts.GetVerificationFailed())
 	row("last sync", "%s", cli.Age(s.GetLastSyncedAt().AsTime()))
 	row("reachable", "primary %t, registry %t, database %t", s.GetConnected(), s.GetRegistryReachable(), s.GetDatabaseReachable())
 	row("version", "%s, up %s", s.GetVersion(), cli.Duration(s.GetUptime().AsDuration()))

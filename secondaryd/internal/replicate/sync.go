@@ -36,6 +36,8 @@ type attempt struct {
 	// tags and sum are the site's as far as is known, kept up with every write; tags is unknown, or sum nil, else.
 	tags int64
 	sum  *plan.Sum
+	// damaged says that a check found damage which was not mended.
+	damaged bool
 }
 
 // sync makes the site's repository equal to the primary's and says what came of it.
@@ -140,7 +142,7 @@ func (a *attempt) conclude(ctx context.Context, c comparison, result applied) tr
 		a.story.add("synced", "", "", "", fmt.Sprintf("revision %d: %d written, %d removed, %d kept, %d were equal",
 			a.lease.Wanted, result.written, result.removed, len(c.plan.Kept), c.plan.Equal))
 	}
-	outcome.Journal = a.story.entries
+	outcome.Journal, outcome.Damaged = a.story.entries, a.damaged
 	return a.counted(outcome)
 }
 

@@ -33,6 +33,7 @@ func (a *attempt) verify(ctx context.Context, c comparison, result applied) erro
 		found, err := a.check(ctx, c, step, seen)
 		if err == nil && len(found.Damages) > 0 {
 			err = a.mend(ctx, c, step, found)
+			a.damaged = a.damaged || err != nil
 		}
 		if err != nil {
 			errs = append(errs, &referenceError{reference: step.Tags[0].Name, err: err})

@@ -77,6 +77,9 @@ func (s *Status) Make(ctx context.Context) *antipodev1.NodeStatus {
 	if n := st.GetRepositories().GetFailed(); n > 0 {
 		problem(st, fmt.Sprintf("%d repositories failed", n), nil)
 	}
+	if n := st.GetRepositories().GetVerificationFailed(); n > 0 {
+		problem(st, fmt.Sprintf("%d repositories were found damaged and are not mended", n), nil)
+	}
 	if n := st.GetRepositories().GetHeld(); n > 0 {
 		problem(st, fmt.Sprintf("%d repositories are held: removals wait for an operator", n), nil)
 	}
@@ -128,7 +131,9 @@ func (s *Status) fill(ctx context.Context, st *antipodev1.NodeStatus) error {
 	st.Repositories = &antipodev1.RepositoryCounts{
 		Total: summary.Total, Synced: summary.Counts[tracking.Synced], Pending: summary.Counts[tracking.Pending],
 		Syncing: summary.Counts[tracking.Syncing], Failed: summary.Counts[tracking.Failed],
-		Held: summary.Counts[tracking.Held],
+		Held: summary.Counts[tracking.Held], Verified: summary.Verified, VerificationFailed: summary.Damaged,
+		SyncedPercentage:   percentage(summary.Counts[tracking.Synced], summary.Total),
+		VerifiedPercentage: percentage(summary.Verified, summary.Total),
 	}
 	st.LagRevisions, st.Lag = lag(cursor, summary)
 	// A cursor that has moved but belongs to no feed was taken back: what the counts compare with is not known yet.
@@ -148,6 +153,14 @@ func (s *Status) trouble(ctx context.Context, st *antipodev1.NodeStatus) error {
 		st.Troubled = append(st.Troubled, troubledProto(row))
 	}
 	return err
+}
+
+// percentage is 100 of nothing. It is rounded down to a hundredth, so that 100 means all.
+func percentage(part, total int64) float64 {
+	if total == 0 {
+		return 100
+	}
+	return float64(max(0, part)*10_000/total) / 100
 }
 
 // lag is how far the site is behind: in revisions, from below the first one that is not on the site; in time, the age of

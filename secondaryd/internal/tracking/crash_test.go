@@ -58,13 +58,18 @@ func TestEveryWriteIsAmongTheCrashPoints(t *testing.T) {
 	}
 }
 
-// whole checks what must be true at every moment beyond what the schema sees to and what a dump shows: the total is the
-// number of rows.
+// whole checks what must be true at every moment beyond what the schema sees to and what a dump shows: the site's row
+// counts the others.
 func whole(t testing.TB, db *database.DB) {
 	t.Helper()
 	err := db.Read(t.Context(), func(ctx context.Context, q database.Queryer) error {
-		var total, rows int64
-		err := q.QueryRowContext(ctx, "SELECT total, (SELECT count(*) FROM repository) FROM site").Scan(&total, &rows)
+		var total, rows, counted, verified int64
+		err := q.QueryRowContext(ctx, `SELECT total, (SELECT count(*) FROM repository), verified,
+			(SELECT count(*) FROM repository WHERE verified_at IS NOT NULL) FROM site`).
+			Scan(&total, &rows, &counted, &verified)
+		if counted != verified {
+			t.Errorf("the site counts %d verified repositories and has %d", counted, verified)
+		}
 		if total != rows {
 			t.Errorf("the site counts %d repositories and has %d", total, rows)
 		}

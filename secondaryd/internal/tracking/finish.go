@@ -18,11 +18,23 @@ func (s *Store) Finish(ctx context.Context, l *Lease, o Outcome) error {
 		return wrap("finish "+l.Repository, err)
 	}
 	return s.write(ctx, "finish", func(ctx context.Context, tx *database.Tx, now int64) error {
+		if o.Synced && l.Verify != TagsOnly {
+			// It may be counted there. Who locks both, locks the site first.
+			if _, err := s.lockSite(ctx, tx); err != nil {
+				return err
+			}
+		}
 		r, err := s.leased(ctx, tx, l, now)
 		if err != nil {
 			return err
 		}
+		before := r.verifiedAt.Valid
 		r.settle(l, o, now, s.opts)
+		if !before && r.verifiedAt.Valid {
+			if _, err := tx.ExecContext(ctx, "UPDATE site SET verified = verified + 1"); err != nil {
+				return fmt.Errorf("count what is verified: %w", err)
+			}
+		}
 		if err := r.store(ctx, tx, l.Repository); err != nil {
 			return err
 		}
@@ -63,6 +75,7 @@ type row struct {
 	sum                string
 	verify             Depth
 	verifiedAt         sql.NullInt64
+	damaged            bool
 }
 
 // leased reads and locks the row of a lease that holds.
@@ -70,12 +83,12 @@ func (s *Store) leased(ctx context.Context, tx *database.Tx, l *Lease, now int64
 	r := &row{}
 	err := tx.QueryRowContext(ctx, `SELECT wanted_revision, synced_revision, class, next_attempt_at, relist, failures,
 		failed_at, failure_reference, failure_side, failure_message, held_reason, released, oldest_unsynced_at,
-		changed_since_claim_at, last_synced_at, tag_count, tag_sum, verify, verified_at
+		changed_since_claim_at, last_synced_at, tag_count, tag_sum, verify, verified_at, damaged
 		FROM repository WHERE name = $1 AND fence = $2 AND lease_until > $3`+s.forUpdate(), l.Repository, l.Fence, now,
 	).Scan(&r.wanted, &r.synced, &r.class, &r.nextAttempt, &r.relist, &r.failures, &r.failedAt, &r.failure.Reference,
 		&r.failure.Side, &r.failure.Message, &r.held, &r.released, &r.oldest, &r.sinceClaim, &r.lastSynced,
 		&r.tagCount, &r.sum,
-		&r.verify, &r.verifiedAt)
+		&r.verify, &r.verifiedAt, &r.damaged)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, lost(l)
 	}
@@ -90,9 +103,11 @@ func (r *row) store(ctx context.Context, tx *database.Tx, name string) error {
 	_, err := tx.ExecContext(ctx, `UPDATE repository SET lease_until = 0, lease_owner = '', relist = FALSE,
 		synced_revision = $2, next_attempt_at = $3, failures = $4, failed_at = $5, failure_reference = $6,
 		failure_side = $7, failure_message = $8, held_reason = $9, released = $10, oldest_unsynced_at = $11,
-		last_synced_at = $12, tag_count = $13, tag_sum = $14, verify = $15, verified_at = $16 WHERE name = $1`,
+		last_synced_at = $12, tag_count = $13, tag_sum = $14, verify = $15, verified_at = $16,
+		damaged = $17 WHERE name = $1`,
 		name, r.synced, r.nextAttempt, r.failures, r.failedAt, r.failure.Reference, r.failure.Side, r.failure.Message,
-		r.held, r.released, r.oldest, r.lastSynced, r.tagCount, r.sum, int64(r.verify), r.verifiedAt)
+		r.held, r.released, r.oldest, r.lastSynced, r.tagCount, r.sum, int64(r.verify), r.verifiedAt,
+		r.damaged)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
@@ -108,7 +123,7 @@ func (r *row) settle(l *Lease, o Outcome, now int64, opts Options) {
 	if o.TagCount >= 0 {
 		r.tagCount = o.TagCount
 	}
-	r.sum = o.Sum
+	r.sum, r.damaged = o.Sum, r.damaged || o.Damaged
 	switch {
 	case o.Synced:
 		r.succeed(l, now)
@@ -142,7 +157,7 @@ func (r *row) succeed(l *Lease, now int64) {
 	r.held, r.released = "", false
 	r.lastSynced = sql.NullInt64{Int64: now, Valid: true}
 	if l.Verify != TagsOnly {
-		r.verifiedAt = r.lastSynced
+		r.verifiedAt, r.damaged = r.lastSynced, false
 		if !r.relist { // else another check may have been asked for since
 			r.verify = TagsOnly
 		}

@@ -16,7 +16,8 @@ const (
 	countQuery = `SELECT phase, count(*), min(wanted_revision), min(oldest_unsynced_at)
 		FROM repository WHERE phase <> 'synced' GROUP BY phase`
 	leasedQuery = `SELECT phase, count(*) FROM repository WHERE lease_until > 0 AND lease_until > $1 GROUP BY phase`
-	totalsQuery = `SELECT total, (SELECT max(last_synced_at) FROM repository WHERE last_synced_at IS NOT NULL) FROM site`
+	totalsQuery = `SELECT total, verified, (SELECT count(*) FROM repository WHERE damaged),
+		(SELECT max(last_synced_at) FROM repository WHERE last_synced_at IS NOT NULL) FROM site`
 
 	lastErrorQuery = `SELECT name, failure_reference, failure_side, failure_message, failed_at, failures
 		FROM repository WHERE failed_at IS NOT NULL ORDER BY failed_at DESC LIMIT 1`
@@ -92,7 +93,7 @@ func countLeased(ctx context.Context, q database.Queryer, now int64, sum *Summar
 
 func readTotals(ctx context.Context, q database.Queryer, _ int64, sum *Summary) error {
 	var synced sql.NullInt64
-	err := q.QueryRowContext(ctx, totalsQuery).Scan(&sum.Total, &synced)
+	err := q.QueryRowContext(ctx, totalsQuery).Scan(&sum.Total, &sum.Verified, &sum.Damaged, &synced)
 	if err != nil {
 		return fmt.Errorf("read totals: %w", err)
 	}

@@ -169,7 +169,8 @@ func (s *Store) narrow(ctx context.Context, tx *database.Tx, wants func(string) 
 			return fmt.Errorf("stop tracking %d repositories: %w", len(batch), err)
 		}
 	}
-	_, err = tx.ExecContext(ctx, "UPDATE site SET total = total - $1", len(unwanted))
+	_, err = tx.ExecContext(ctx, `UPDATE site SET total = total - $1,
+		verified = (SELECT count(*) FROM repository WHERE verified_at IS NOT NULL)`, len(unwanted))
 	return err
 }
 

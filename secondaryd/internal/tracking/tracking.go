@@ -142,6 +142,8 @@ type Outcome struct {
 	// Held: all copies are done, removals are withheld, for this reason. The synced revision stays, so that the next
 	// sync asks for the withheld removals again.
 	Held string
+	// Damaged: a check found content of the site damaged, and it was not mended. It stays noted until a check succeeds.
+	Damaged bool
 	// TagCount of the site after what was done; -1 = unknown, which keeps the one before.
 	TagCount int64
 	// Sum of the site's tags after what was done, see plan.Sum; empty = unknown.
@@ -177,6 +179,8 @@ type Summary struct {
 	LowestUnsynced   int64     // the lowest wanted revision among what is not synced, at least 1; 0 when all is synced
 	OldestUnsyncedAt time.Time // the oldest change that is not on the site; zero when there is none
 	LastSyncedAt     time.Time // the newest success; zero before the first
+	Verified         int64     // found, or made, whole by a check at least once
+	Damaged          int64     // found damaged by a check, and not mended yet
 	LastError        *Failure  // the newest failure that still stands; nil when there is none
 }
 

@@ -29,6 +29,43 @@ func (s *site) wantDepth(l *tracking.Lease, want tracking.Depth) {
 	}
 }
 
+// How many are verified, and how many were found damaged, is counted through a repository's life.
+func TestVerifiedAndDamagedAreCounted(t *testing.T) {
+	each(t, tracking.Options{}, func(t *testing.T, s *site) {
+		want := func(verified, damaged int64) {
+			t.Helper()
+			sum, err := s.Summary(t.Context())
+			if s.must(err); sum.Verified != verified || sum.Damaged != damaged {
+				t.Errorf("%d verified, %d damaged; want %d, %d", sum.Verified, sum.Damaged, verified, damaged)
+			}
+		}
+		s.change("r", 1, tracking.Live)
+		s.finish(s.take("r"), synced())
+		want(0, 0)
+		for range 2 { // counted once
+			s.verify("r", tracking.Graphs)
+			s.finish(s.take("r"), synced())
+			want(1, 0)
+		}
+		s.verify("r", tracking.Graphs)
+		broken := failed()
+		broken.Damaged = true
+		s.finish(s.take("r"), broken)
+		want(1, 1)
+		s.verify("r", tracking.Graphs)
+		s.finish(s.take("r"), failed()) // the primary did not answer: nobody looked
+		want(1, 1)
+		s.verify("r", tracking.Graphs)
+		s.finish(s.take("r"), synced())
+		want(1, 0)
+		_, err := s.SetScope(t.Context(), tracking.Scope{Selection: "all", Wants: func(string) bool { return true }})
+		s.must(err)
+		_, err = s.SetScope(t.Context(), tracking.Scope{Selection: "none", Wants: func(string) bool { return false }})
+		s.must(err)
+		want(0, 0)
+	})
+}
+
 // A check is asked for until a sync succeeds: failures, retries, holds and lost leases do not use it up.
 func TestVerifyLastsUntilSuccess(t *testing.T) {
 	each(t, tracking.Options{}, func(t *testing.T, s *site) {
