@@ -134,6 +134,10 @@ func TestDeepVerifyReportsCorruption(t *testing.T) {
 		t.Errorf("verified at %v although it is damaged", row.VerifiedAt)
 	}
 	s.wantCounted(verified, verified)
+	sum, err := s.store.Summary(t.Context())
+	if s.must(err); sum.Damaged != 1 || sum.Verified != 1 {
+		t.Errorf("%d damaged, %d verified once, want 1 of each", sum.Damaged, sum.Verified)
+	}
 
 	// The check is still asked for: it is repeated with the next attempt.
 	s.must(os.Remove(file(process, layer)))

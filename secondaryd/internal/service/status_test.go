@@ -179,7 +179,7 @@ func TestStatus(t *testing.T) {
 		<-time.After(time.Hour)
 
 		st := p.make()
-		want := &antipodev1.RepositoryCounts{Total: 5, Synced: 1, Pending: 2, Failed: 1, Held: 1}
+		want := &antipodev1.RepositoryCounts{Total: 5, Synced: 1, Pending: 2, Failed: 1, Held: 1, SyncedPercentage: 20}
 		if !proto.Equal(want, st.GetRepositories()) {
 			t.Errorf("repositories %v, want %v", st.GetRepositories(), want)
 		}
