@@ -84,7 +84,7 @@ func TestReportsOfOneThatDoesNotLead(t *testing.T) {
 		}
 		p.standby.Store(true)
 		synctest.Wait()
-		p.database = errCut
+		p.cut.Store(true)
 		<-time.After(10 * time.Second)
 		synctest.Wait()
 		if n, st := d.count(), p.make(); n != 2 || st.GetDatabaseReachable() {

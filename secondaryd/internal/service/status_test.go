@@ -35,6 +35,7 @@ type place struct {
 
 	name               string
 	standby            atomic.Bool // it does not lead
+	cut                atomic.Bool // the database does not answer
 	waits              bool        // its configuration is not in force
 	connected          bool
 	why                error // why it is not connected
@@ -56,7 +57,12 @@ func newPlace(t *testing.T) *place {
 func (p *place) open() *place {
 	p.status = service.NewStatus(service.StatusSources{
 		Version: "v1", StartedAt: time.Now(), Tracking: p.store, Replica: p, Follower: p, Engine: p,
-		Database: pinger(func(ctx context.Context) error { return errors.Join(p.database, p.db.Ping(ctx)) }),
+		Database: pinger(func(ctx context.Context) error {
+			if p.cut.Load() {
+				return errCut
+			}
+			return errors.Join(p.database, p.db.Ping(ctx))
+		}),
 		Registry: pinger(func(context.Context) error { p.pings++; return p.registry }),
 		Bytes:    func() int64 { return p.bytes },
 	})
