@@ -13,14 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"go.uber.org/goleak"
 
 	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // each runs fn on both engines with a new database.
 func each(t *testing.T, fn func(t *testing.T, db *database.DB)) {

@@ -92,7 +92,7 @@ func followUntil(
 		case <-wake:
 		case <-written:
 			final = true
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			return nil, errors.New("no wake")
 		}
 	}
