@@ -109,3 +109,56 @@ func (f *fleet) subscriptions(ctx context.Context) (sum float64, err error) {
 	}
 	return sum, nil
 }
+
+// TestOneSweeps has several primaryd share a feed: one of them sweeps, also when another hears that the registry
+// restarted, and when it is killed another does.
+func TestOneSweeps(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	sweeper, idle := f.sweeper(t, 1)
+	push(t, f.pair, "team/swept", "v1", image(790))
+	arrives(t, f.pair, "team/swept", "v1", image(790).Digest)
+	f.Registry.Kill()
+	f.Registry.Start()
+	for i := range 8 { // to each primaryd, by turns: one of them hears of the new instance first
+		push(t, f.pair, "team/swept", fmt.Sprintf("again-%d", i), image(int64(791+i)))
+	}
+	if again, _ := f.sweeper(t, 2); again != sweeper {
+		t.Error("another one sweeps now")
+	}
+	sweeper.Kill()
+	eventually(t, func(ctx context.Context) error {
+		if n, err := metric(ctx, idle, sweepRounds); err != nil || n == 0 {
+			return fmt.Errorf("%v rounds of the one that is left (%w)", n, err)
+		}
+		return nil
+	})
+	sweeper.Start()
+	f.Converges(t)
+}
+
+const sweepRounds = `antipode_sweep_rounds_total{result="complete"}`
+
+// sweeper waits until one primaryd has swept that often, and the other never.
+func (f *fleet) sweeper(t testing.TB, rounds float64) (sweeper, idle *daemon) {
+	t.Helper()
+	eventually(t, func(ctx context.Context) error {
+		sweeper, idle = f.Primaries[0], f.Primaries[1]
+		done, err := metric(ctx, sweeper, sweepRounds)
+		if err != nil {
+			return err
+		}
+		none, err := metric(ctx, idle, sweepRounds)
+		if err != nil {
+			return err
+		}
+		if done == 0 {
+			sweeper, idle, done, none = idle, sweeper, none, done
+		}
+		if done < rounds || none != 0 {
+			return fmt.Errorf("%v and %v rounds, want %v or more of one alone", done, none, rounds)
+		}
+		return nil
+	})
+	return sweeper, idle
+}

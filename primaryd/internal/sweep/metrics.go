@@ -25,6 +25,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 	reg.MustRegister(m.rounds, m.discovered, m.changed)
+	for _, result := range []string{"complete", "incomplete", "failed"} {
+		m.rounds.WithLabelValues(result) // there from the start: one that does not sweep says 0, and not nothing
+	}
 	return m
 }
 
