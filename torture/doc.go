@@ -14,5 +14,5 @@
 //
 // Checked at the end, when the faults are gone (finish.go): both registries are equal by repository, tag, digest, graph
 // and referrers, without help and within a bound; no daemon panicked, and none has goroutines, descriptors or memory
-// left over.
+// left over, or has grown by them while it lived (leak.go).
 package main

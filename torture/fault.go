@@ -24,10 +24,10 @@ func (w *world) one(ctx context.Context, f fault) {
 	}
 	w.diary.Note("fault", "%s, for %s", f, f.Lasts)
 	w.diary.Count("fault: " + string(f.Kind) + " " + f.Target)
-	if f.Kind == misbehave || f.Kind == notify {
+	if f.Kind == misbehave || f.Kind == notify || f.Kind == rewind {
 		w.diary.Count("how: " + f.How)
 	}
-	end, err := w.begin(f)
+	end, err := w.begin(context.WithoutCancel(ctx), f)
 	if err != nil {
 		w.diary.Note("fault", "%s could not begin: %v", f, err)
 		w.harness(err)
@@ -46,7 +46,7 @@ func (w *world) one(ctx context.Context, f fault) {
 }
 
 // begin begins a fault and returns what ends it, nil where it is over at once.
-func (w *world) begin(f fault) (end func() error, err error) {
+func (w *world) begin(ctx context.Context, f fault) (end func() error, err error) {
 	switch f.Kind {
 	case kill:
 		p := w.processes[f.Target]
@@ -83,6 +83,8 @@ func (w *world) begin(f fault) (end func() error, err error) {
 		return w.fill(f.Target)
 	case renew:
 		return nil, w.renew(f.Target)
+	case rewind:
+		return w.rewind(ctx, f)
 	}
 	return nil, fmt.Errorf("no fault is called %s", f.Kind)
 }

@@ -45,7 +45,7 @@ func (w *world) finish(ctx context.Context) (took time.Duration) {
 	default:
 		w.diary.Note("finish", "equal after %s", took.Round(10*time.Millisecond))
 	}
-	for _, name := range w.parts().daemons {
+	for _, name := range w.daemonNames() {
 		w.leftover(ctx, name)
 	}
 	return took
@@ -93,16 +93,14 @@ func (w *world) leftover(ctx context.Context, name string) {
 		if held, err = w.usage(ctx, name); err != nil {
 			return err
 		}
-		if held.goroutines > mostGoroutines || held.descriptors > mostDescriptors || held.memory > mostMemory {
+		if held.above(usage{mostGoroutines, mostDescriptors, mostMemory}) {
 			return errors.New("more than it may")
 		}
 		return nil
 	})
-	w.diary.Note("finish", "%s holds %d goroutines, %d descriptors, %d MiB", name,
-		held.goroutines, held.descriptors, held.memory>>20)
+	w.diary.Note("finish", "%s holds %s", name, held)
 	if err != nil {
-		w.diary.Violation("%s holds %d goroutines, %d descriptors, %d MiB: %v", name,
-			held.goroutines, held.descriptors, held.memory>>20, err)
+		w.diary.Violation("%s holds %s: %v", name, held, err)
 	}
 	log, err := os.ReadFile(w.processes[name].Log())
 	if err != nil {
@@ -114,9 +112,6 @@ func (w *world) leftover(ctx context.Context, name string) {
 		}
 	}
 }
-
-// usage is what a daemon holds.
-type usage struct{ goroutines, descriptors, memory int64 }
 
 var samples = regexp.MustCompile(`(?m)^(go_goroutines|process_open_fds|process_resident_memory_bytes) (\S+)$`)
 

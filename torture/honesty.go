@@ -14,19 +14,21 @@ import (
 // site answers for the newest revision that it knows. So it is held to this: when nothing is going on in a repository,
 // and primaryd has acknowledged the notification of everything that was done in it, the feed's revision of then covers
 // it all; a site that calls the repository synced at that revision or a later one must be equal. Whatever is not
-// announced, or was not confirmed, is covered by the revision that the feed has after whole rounds of the sweep.
+// announced, was not confirmed, or was acknowledged by a primaryd whose database then became an older copy of itself, is
+// covered by the revision that the feed has once a sweep has compared the repository.
+//
+// A revision is one of the feed's only where the site's cursor fits the feed. And what a site says whose own database
+// became an older copy of itself, it says of what its registry held then: it is held to what it synced since.
 type honesty struct {
 	world  *world
 	ledger *ledger
-	swept  map[string]*sweeps
-	told   map[string]bool // what was found wrong already: the same is not told twice
+	swept  map[string][]time.Time // when a repository was compared last, at most so often as counts
+	told   map[string]bool        // what was found wrong already: the same is not told twice
 }
 
-// sweeps counts the sweeps that compared a repository since a moment.
-type sweeps struct {
-	since, last time.Time
-	rounds      int
-}
+// enoughSweeps is how often a sweep must have written down a comparison since something was done, so that one of them
+// has seen it. A primaryd that was frozen, or is slow, may write down what it has read before: once, and there are two.
+const enoughSweeps = 3
 
 // Run checks until ctx ends.
 func (h *honesty) Run(ctx context.Context) {
@@ -40,30 +42,20 @@ func (h *honesty) Run(ctx context.Context) {
 	}
 }
 
-// account counts the sweeps over a repository, and tells the ledger what they must have found. The listing of one round
-// may be older than the moment from which they are counted; a round of one primaryd begins after its last has ended. One
-// of two may be frozen between reading and writing for longer than any number of rounds, so there nothing is concluded.
+// account follows the sweeps over a repository by what they write into its row, whichever process they are of, and tells
+// the ledger what they must have found.
 func (h *honesty) account(ctx context.Context, repository string) {
-	const enough = 3
-	if h.world.replicas() > 1 {
-		return
-	}
-	s := h.swept[repository]
-	if s == nil {
-		s = &sweeps{since: time.Now()}
-		h.swept[repository] = s
-	}
 	row, err := h.world.feedRow(ctx, repository)
 	if err != nil || row.GetSweptAt() == nil {
 		return
 	}
-	if at := row.GetSweptAt().AsTime(); at.After(s.since) && at.After(s.last) {
-		s.last = at
-		s.rounds++
+	swept, at := h.swept[repository], row.GetSweptAt().AsTime()
+	if len(swept) == 0 || at.After(swept[len(swept)-1]) {
+		swept = append(swept, at)
 	}
-	if s.rounds >= enough {
-		h.ledger.Account(repository, s.since)
-		h.swept[repository] = &sweeps{since: time.Now()}
+	h.swept[repository] = swept[max(0, len(swept)-enoughSweeps):]
+	if len(swept) >= enoughSweeps {
+		h.ledger.Account(repository, h.swept[repository][0])
 	}
 }
 
@@ -72,8 +64,11 @@ func (h *honesty) check(ctx context.Context, repository string, version int) {
 	if err != nil || feed == nil {
 		return
 	}
+	if fits, err := h.world.siteFits(ctx); err != nil || !fits {
+		return
+	}
 	before, err := h.world.siteRow(ctx, repository)
-	if err != nil || !claims(before, feed.GetRevision()) {
+	if err != nil || !h.claims(before, feed.GetRevision()) {
 		return
 	}
 	limited, cancel := context.WithTimeout(ctx, 4*answerPatience)
@@ -84,7 +79,7 @@ func (h *honesty) check(ctx context.Context, repository string, version int) {
 		return // a registry is down
 	}
 	after, err := h.world.siteRow(ctx, repository)
-	if err != nil || !claims(after, feed.GetRevision()) || !h.ledger.Same(repository, version) {
+	if err != nil || !h.claims(after, feed.GetRevision()) || !h.ledger.Same(repository, version) {
 		return
 	}
 	h.world.diary.Count("check: repositories called synced, compared")
@@ -98,7 +93,11 @@ func (h *honesty) check(ctx context.Context, repository string, version int) {
 	}
 }
 
-// claims says whether the site calls the repository synced at the revision or a later one.
-func claims(row *antipodev1.TrackedRepository, revision int64) bool {
-	return row.GetState() == antipodev1.RepositoryState_REPOSITORY_STATE_SYNCED && row.GetSyncedRevision() >= revision
+// claims says whether the site calls the repository synced at the revision or a later one, and since it knows better.
+func (h *honesty) claims(row *antipodev1.TrackedRepository, revision int64) bool {
+	h.world.mu.Lock()
+	rewound := h.world.siteRewound
+	h.world.mu.Unlock()
+	return row.GetState() == antipodev1.RepositoryState_REPOSITORY_STATE_SYNCED && row.GetSyncedRevision() >= revision &&
+		!row.GetLastSyncedAt().AsTime().Before(rewound)
 }

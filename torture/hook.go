@@ -47,7 +47,7 @@ type hook struct {
 	listener     net.Listener
 	server       *http.Server
 	client       *http.Client
-	acknowledged func(event)
+	acknowledged func(e event, asked time.Time)
 	ctx          context.Context // of the whole run; ends what is on its way
 	later        sync.WaitGroup
 
@@ -57,7 +57,7 @@ type hook struct {
 }
 
 // newHook passes notifications on to the HTTP server at target until ctx ends.
-func newHook(ctx context.Context, target string, random *rand.Rand, acknowledged func(event)) (*hook, error) {
+func newHook(ctx context.Context, target string, random *rand.Rand, acknowledged func(event, time.Time)) (*hook, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // nothing to wait for
 	if err != nil {
 		return nil, err
@@ -137,6 +137,7 @@ func (h *hook) pass(header http.Header, body []byte) int {
 		return http.StatusBadGateway
 	}
 	req.Header = header.Clone()
+	asked := time.Now()
 	resp, err := h.client.Do(req)
 	if err != nil {
 		return http.StatusBadGateway
@@ -151,7 +152,7 @@ func (h *hook) pass(header http.Header, body []byte) int {
 	}
 	if json.Unmarshal(body, &envelope) == nil {
 		for _, e := range envelope.Events {
-			h.acknowledged(e)
+			h.acknowledged(e, asked)
 		}
 	}
 	return resp.StatusCode

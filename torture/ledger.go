@@ -16,8 +16,9 @@ const absent = ""
 // A request whose answer was lost may have been carried out or not, so both are possible from then on. A request is
 // given up only when its connection breaks, which it does only when the registry dies: nothing is carried out later.
 type ledger struct {
-	mu    sync.Mutex
-	books map[string]*book
+	mu      sync.Mutex
+	books   map[string]*book
+	rewound time.Time // when primaryd's database last became an older copy of itself
 }
 
 // book is one repository's part of the ledger.
@@ -159,10 +160,39 @@ func (l *ledger) Remove(repository string, tags []string, digest string, announc
 	return nil
 }
 
-// Acknowledged takes an event that primaryd has answered for.
-func (l *ledger) Acknowledged(e event) {
+// Untagged runs do, which changes a repository without touching a tag, and returns its error.
+func (l *ledger) Untagged(repository string, do func() error) error {
+	l.mu.Lock()
+	b := l.book(repository)
+	b.begin()
+	l.mu.Unlock()
+
+	err := do()
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	b.end(false, "", time.Time{})
+	return err
+}
+
+// Rewound says that primaryd has forgotten the newest of what it acknowledged: only a sweep finds it.
+func (l *ledger) Rewound() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rewound = time.Now()
+	for _, b := range l.books {
+		b.version++
+		b.unaccounted, b.doubted = true, l.rewound
+	}
+}
+
+// Acknowledged takes an event for which primaryd has answered, asked at that time.
+func (l *ledger) Acknowledged(e event, asked time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if asked.Before(l.rewound) {
+		return // it may be forgotten by now
+	}
 	b := l.book(e.Target.Repository)
 	b.awaited = slices.DeleteFunc(b.awaited, func(a awaited) bool {
 		// The registry's clock is ours. An event of before the operation is of another one on the same tag.

@@ -21,6 +21,13 @@ const (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == memoryCommand {
+		if err := serveMemory(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "torture:", err)
+			os.Exit(exitFailed)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := start(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

@@ -23,6 +23,7 @@ const (
 	notify    kind = "notify"    // notifications are lost, refused, doubled, delayed, reordered
 	full      kind = "full"      // a disk: no byte is free
 	renew     kind = "renew"     // a certificate is replaced; it is over at once
+	rewind    kind = "rewind"    // a database is copied, and its copy put back at the end
 )
 
 // fault is one fault of a plan.
@@ -49,8 +50,14 @@ func (f fault) String() string {
 
 // parts names what faults may be done to.
 type parts struct {
-	processes, daemons, links, fronts, certificates, disks []string
+	frozen, killed, restarted, links, fronts, certificates, disks []string
+
+	// rewound says of each disk of a database in which ways a copy of it may be put back.
+	rewound []rewinding
 }
+
+// rewinding is a way to put back a copy of a database.
+type rewinding struct{ disk, how string }
 
 // planner draws a plan. Two faults never overlap on one target, and all have ended when the time is over.
 type planner struct {
@@ -92,13 +99,13 @@ func (p *planner) one(of []string) string { return of[p.random.IntN(len(of))] }
 
 func (p *planner) draw(at time.Duration) fault {
 	f := fault{At: at, Lasts: p.between(300, 6000)}
-	switch n := p.random.IntN(100); {
-	case n < 16:
-		f.Kind, f.Target, f.Lasts = kill, p.one(p.parts.processes), p.between(0, 3000)
-	case n < 20:
-		f.Kind, f.Target, f.Lasts = restart, p.one(p.parts.daemons), p.between(0, 2000)
+	switch n := p.random.IntN(107); {
+	case n < 16 && len(p.parts.killed) > 0:
+		f.Kind, f.Target, f.Lasts = kill, p.one(p.parts.killed), p.between(0, 3000)
+	case n < 20 && len(p.parts.restarted) > 0:
+		f.Kind, f.Target, f.Lasts = restart, p.one(p.parts.restarted), p.between(0, 2000)
 	case n < 34:
-		f.Kind, f.Target = freeze, p.one(p.parts.processes)
+		f.Kind, f.Target = freeze, p.one(p.parts.frozen)
 		if p.random.IntN(6) == 0 {
 			f.Lasts = p.between(10_000, 40_000) // longer than any lease
 		}
@@ -112,6 +119,10 @@ func (p *planner) draw(at time.Duration) fault {
 		f.How = string(deliveries()[p.random.IntN(len(deliveries()))])
 	case n < 98:
 		f.Kind, f.Target = full, p.one(p.parts.disks)
+	case n < 105 && len(p.parts.rewound) > 0:
+		// On the disk, as nothing else may be done to it meanwhile.
+		way := p.parts.rewound[p.random.IntN(len(p.parts.rewound))]
+		f.Kind, f.Target, f.How, f.Lasts = rewind, way.disk, way.how, p.between(1000, 25_000)
 	default:
 		f.Kind, f.Target, f.Lasts = renew, p.one(p.parts.certificates), 0
 	}

@@ -100,9 +100,13 @@ func (p *process) end(signal syscall.Signal) {
 	l := p.life
 	p.life, p.frozen = nil, false
 	p.mu.Unlock()
-	if l == nil {
-		return
+	if l != nil {
+		p.finish(l, signal)
 	}
+}
+
+// finish signals one life of the program and waits until it is gone.
+func (p *process) finish(l *life, signal syscall.Signal) {
 	children := family(l.pid)
 	if signal == syscall.SIGKILL {
 		send(signal, children...) // before the parent: orphans are harder to find
@@ -117,6 +121,25 @@ func (p *process) end(signal syscall.Signal) {
 		send(syscall.SIGKILL, append(children, l.pid)...)
 		<-l.exited
 	}
+}
+
+// Without ends the program with SIGKILL, does something while nobody can start it, and starts it.
+func (p *process) Without(do func() error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l := p.life; l != nil {
+		p.life, p.frozen = nil, false
+		p.finish(l, syscall.SIGKILL)
+	}
+	return errors.Join(do(), p.start())
+}
+
+// without does something while none of the programs can be started. The last one is started first.
+func without(all []*process, do func() error) error {
+	if len(all) == 0 {
+		return do()
+	}
+	return all[0].Without(func() error { return without(all[1:], do) })
 }
 
 // Freeze stops the program and all that it started in the middle of what they do, until Thaw.

@@ -25,6 +25,7 @@ type options struct {
 type summary struct {
 	Seed       uint64         `json:"seed"`
 	Database   string         `json:"database"`
+	Cast       string         `json:"cast"` // the registries of the primary and of the site
 	Duration   string         `json:"duration"`
 	Began      time.Time      `json:"began"`
 	EqualAfter string         `json:"equal_after"`
@@ -36,12 +37,12 @@ type summary struct {
 // summary.
 func run(ctx context.Context, o options, out io.Writer) (summary, error) {
 	d := newDiary(out)
-	s := summary{Seed: o.Seed, Database: o.Database, Duration: o.Duration.String(), Began: d.began.UTC()}
-	d.Note("run", "seed %d, %s, %s", o.Seed, o.Duration, o.Database)
+	s := summary{Seed: o.Seed, Database: o.Database, Cast: o.cast().String(), Duration: o.Duration.String(), Began: d.began.UTC()}
+	d.Note("run", "seed %d, %s, %s: %s", o.Seed, o.Duration, o.Database, o.cast())
 	l := newLedger()
 	alive, stop := context.WithCancel(ctx)
 	defer stop()
-	w, err := newWorld(alive, o, d, l.Acknowledged)
+	w, err := newWorld(alive, o, d, l)
 	if w == nil {
 		return s, err
 	}
@@ -49,7 +50,7 @@ func run(ctx context.Context, o options, out io.Writer) (summary, error) {
 	if err != nil {
 		return s, err
 	}
-	s.EqualAfter = w.torture(alive, l).Round(10 * time.Millisecond).String()
+	s.EqualAfter = w.torture(alive).Round(10 * time.Millisecond).String()
 	s.Counts, s.Violations = d.Counts(), d.Violations()
 	if err = w.failed; err == nil {
 		err = ctx.Err()
@@ -58,7 +59,7 @@ func run(ctx context.Context, o options, out io.Writer) (summary, error) {
 }
 
 // torture works and breaks, watches meanwhile, and waits for the end to be good.
-func (w *world) torture(ctx context.Context, l *ledger) (equalAfter time.Duration) {
+func (w *world) torture(ctx context.Context) (equalAfter time.Duration) {
 	primary := registrytest.NewClient(w.url(primaryRegistry))
 	defer primary.Close()
 	site := registrytest.NewClient(w.url(siteRegistry))
@@ -66,15 +67,17 @@ func (w *world) torture(ctx context.Context, l *ledger) (equalAfter time.Duratio
 	watching, look := context.WithCancel(ctx)
 	var watchers sync.WaitGroup
 	watchers.Go(func() {
-		(&watcher{client: site, ledger: l, diary: w.diary, told: map[string]bool{}}).Run(watching)
+		(&watcher{client: site, ledger: w.ledger, diary: w.diary, told: map[string]bool{}}).Run(watching)
 	})
 	watchers.Go(func() {
-		(&honesty{world: w, ledger: l, swept: map[string]*sweeps{}, told: map[string]bool{}}).Run(watching)
+		(&honesty{world: w, ledger: w.ledger, swept: map[string][]time.Time{}, told: map[string]bool{}}).Run(watching)
 	})
+	watchers.Go(func() { (&leaks{world: w, lives: map[lifetime][]usage{}}).Run(watching) })
 
 	w.diary.Restart() // the plan's time begins when all is ready
 	work := &workload{
-		seed: w.Seed, client: primary, ledger: l, diary: w.diary, storage: filepath.Join(w.path(primaryStorage), "registry"),
+		seed: w.Seed, client: primary, ledger: w.ledger, diary: w.diary, api: w.cast().primary == inMemory,
+		storage: filepath.Join(w.path(primaryStorage), "registry"),
 	}
 	working, rest := context.WithTimeout(ctx, w.Duration)
 	var workers sync.WaitGroup

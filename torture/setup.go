@@ -27,7 +27,7 @@ const (
 	siteData       = "site-data"
 )
 
-// registries configures both registries: CNCF distribution, as Antipode recommends it.
+// registries configures both registries as Antipode recommends it.
 func (w *world) registries() error {
 	for name, storage := range map[string]string{primaryRegistry: primaryStorage, siteRegistry: siteStorage} {
 		config := map[string]any{
@@ -53,7 +53,15 @@ func (w *world) registries() error {
 		if err != nil {
 			return err
 		}
-		w.add(name, answers(w.url(name)+"/v2/"), w.Registry, "serve", path)
+		program := w.cast().primary
+		if name == siteRegistry {
+			program = w.cast().site
+		}
+		argv, err := w.command(program, w.address(name), path)
+		if err != nil {
+			return fmt.Errorf("the program of the %s: %w", name, err)
+		}
+		w.add(name, answers(w.url(name)+"/v2/"), argv...)
 	}
 	return nil
 }
@@ -172,6 +180,7 @@ func (w *world) postgres(bin, side string) error {
 	}
 	w.add(side+"-postgres", ready, append(prefix, filepath.Join(bin, "postgres"), "-D", data, "-k", dir,
 		"-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB",
-		"-c", "max_connections=100", "-c", "max_wal_size=64MB")...)
+		"-c", "max_connections=100", "-c", "max_wal_size=64MB", "-c", "min_wal_size=32MB",
+		"-c", "restore_command=false")...) // a recovery finds no more than what is in its folder
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -12,6 +13,10 @@ const watchPause = 400 * time.Millisecond
 
 // answerPatience bounds how long the torture waits for one answer of a part that may be frozen.
 const answerPatience = 3 * time.Second
+
+// throwAway marks the manifest by which a tag is removed where the registry cannot delete a tag alone
+// (docs/registries.md): who sees it sees that the tag is being removed.
+const throwAway = `"antipode.throw-away"`
 
 // watcher reads every tag off the site's registry again and again, around all faults, and tells the ledger what it
 // sees. A registry that does not answer says nothing.
@@ -50,6 +55,9 @@ func (w *watcher) tag(ctx context.Context, repository, tag string) (answered boo
 		return false
 	}
 	w.diary.Count("check: tags read")
+	if bytes.Contains(m.Bytes, []byte(throwAway)) {
+		m.Digest = absent
+	}
 	wrong := w.ledger.Seen(repository, tag, m.Digest, hold)
 	if wrong != "" && !w.told[repository+tag+m.Digest+wrong] {
 		w.told[repository+tag+m.Digest+wrong] = true

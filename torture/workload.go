@@ -18,11 +18,12 @@ import (
 
 // The shape of the workload. A repository has few tags, so that each is moved and removed often.
 const (
-	repositories     = 8
-	tagNames         = 6
-	signaturesAtOnce = 3
-	layerBytes       = 20_000
-	sharedLayers     = 4
+	repositories    = 8
+	tagNames        = 6
+	referrerTags    = 3
+	referrersListed = 3
+	layerBytes      = 20_000
+	sharedLayers    = 4
 )
 
 // workload changes the primary's registry: a goroutine for each repository makes one change after the other. What it
@@ -32,6 +33,9 @@ type workload struct {
 	client *registrytest.Client
 	ledger *ledger
 	diary  *diary
+	// api says that the registry lists referrers by itself. It is the one in memory, which tells nobody of changes and has
+	// no folders; a manifest that is deleted by digest there leaves its tags behind.
+	api bool
 	// storage is the registry's folder of repositories; an administrator removes one by hand now and then.
 	storage string
 }
@@ -43,7 +47,7 @@ func (w *workload) Run(ctx context.Context) {
 		worker := &worker{
 			workload: w, number: int64(i), repository: fmt.Sprintf("team-%d/app-%d", i%3, i),
 			random: rand.New(rand.NewPCG(w.seed, 1000+uint64(i))), needed: map[string]bool{},
-			images: map[string]registrytest.Image{},
+			images: map[string]registrytest.Image{}, referrers: map[string][]registrytest.Image{},
 		}
 		all.Go(func() { worker.run(ctx) })
 	}
@@ -59,9 +63,12 @@ type worker struct {
 	made       int64
 	images     map[string]registrytest.Image // all that was ever pushed here, by digest
 	needed     map[string]bool               // what other manifests need: never deleted by digest, as nobody would
+
+	referrers map[string][]registrytest.Image // what a list under a tag names, by the subject's digest
+	untagged  []registrytest.Image            // referrers that no list but the registry's names
 }
 
-// run makes changes in bursts with pauses between them, of which some are long enough for the site to come to rest.
+// run makes changes in bursts with pauses between them.
 func (w *worker) run(ctx context.Context) {
 	timer := time.NewTimer(time.Duration(w.random.IntN(1000)) * time.Millisecond)
 	defer timer.Stop()
@@ -76,12 +83,20 @@ func (w *worker) run(ctx context.Context) {
 				w.change(context.WithoutCancel(ctx))
 			}
 		}
-		pause := time.Duration(100+w.random.IntN(900)) * time.Millisecond
-		if w.random.IntN(5) == 0 {
-			pause = time.Duration(3000+w.random.IntN(6000)) * time.Millisecond
-		}
-		timer.Reset(pause)
+		timer.Reset(w.pause())
 	}
+}
+
+// pause is mostly short, now and then long enough for the site to come to rest, and sometimes for sweeps to go round.
+func (w *worker) pause() time.Duration {
+	least, most := 100, 1000
+	switch n := w.random.IntN(40); {
+	case n < 6:
+		least, most = 3000, 9000
+	case n < 8:
+		least, most = 12_000, 24_000
+	}
+	return time.Duration(least+w.random.IntN(most-least)) * time.Millisecond
 }
 
 // change makes one change. The registry may be dead, and then nobody knows whether it was made.
@@ -92,16 +107,16 @@ func (w *worker) change(ctx context.Context) {
 	switch kind := w.random.IntN(100); {
 	case kind < 3 && len(tags) > 2:
 		what, err = "delete repository: tag by tag", w.deleteRepository(ctx, tags)
-	case kind < 5 && len(tags) > 2:
+	case kind < 5 && len(tags) > 2 && !w.api:
 		what, err = w.removeFolder()
 	case kind < 16 && len(tags) > 0:
 		what, err = w.deleteTag(ctx, tags)
-	case kind < 21 && len(tags) > 0:
+	case kind < 21 && len(tags) > 0 && !w.api:
 		what, err = w.deleteDigest(ctx, tags)
 	case kind < 40 && len(tags) > 0:
 		what, err = w.retag(ctx, tags)
 	case kind < 52 && len(tags) > 0:
-		what, err = w.sign(ctx, tags)
+		what, err = w.refer(ctx, tags)
 	case kind < 68:
 		what, err = w.pushIndex(ctx)
 	default:
@@ -153,27 +168,49 @@ func (w *worker) pushIndex(ctx context.Context) (string, error) {
 	return w.push(ctx, "push index", w.tag(), index)
 }
 
-// sign pushes an artifact about one of the tags, by a tag named after the digest as signers do, and removes the oldest
-// of the repository's when there are too many.
-func (w *worker) sign(ctx context.Context, tags map[string][]string) (string, error) {
+// refer pushes an artifact about one of the tags in one of the ways that signers have, or removes one when there are too
+// many in the repository.
+func (w *worker) refer(ctx context.Context, tags map[string][]string) (string, error) {
 	_, digest := w.pick(tags)
-	subject := w.images[digest]
-	tag := strings.Replace(digest, ":", "-", 1) + ".sig"
-	var signatures []string
+	var about []string
 	for name := range tags {
-		if strings.HasSuffix(name, ".sig") {
-			signatures = append(signatures, name)
+		if strings.HasPrefix(name, "sha256-") {
+			about = append(about, name)
 		}
 	}
-	if len(signatures) >= signaturesAtOnce {
-		slices.Sort(signatures)
-		return w.remove(ctx, "delete tag", signatures[0])
+	switch {
+	case len(about) >= referrerTags:
+		slices.Sort(about)
+		return w.remove(ctx, "delete tag", about[0])
+	case len(w.untagged) >= referrerTags:
+		return w.deleteUntagged(ctx)
 	}
 	w.made++
 	w.needed[digest] = true
-	signature := registrytest.NewArtifact(-w.number*1_000_000-w.made, "application/vnd.example.signature",
-		registrytest.WithSubject(subject))
-	return w.push(ctx, "push referrer", tag, signature)
+	referrer := registrytest.NewArtifact(-w.number*1_000_000-w.made, "application/vnd.example.signature",
+		registrytest.WithSubject(w.images[digest]))
+	tag := strings.Replace(digest, ":", "-", 1)
+	switch {
+	case w.random.IntN(2) == 0: // by a tag of its own
+		return w.push(ctx, "push signature", tag+".sig", referrer)
+	case w.api:
+		w.untagged = append(w.untagged, referrer)
+		return fmt.Sprintf("push referrer: %s of %s", short(referrer.Digest), short(digest)),
+			w.ledger.Untagged(w.repository, func() error { return w.client.Push(ctx, w.repository, "", referrer) })
+	default: // where the registry does not list it, the signer keeps the list
+		list := append(w.referrers[digest], referrer)
+		w.referrers[digest] = list[max(0, len(list)-referrersListed):]
+		return w.push(ctx, "push referrer", tag, registrytest.NewIndex(w.referrers[digest]...))
+	}
+}
+
+// deleteUntagged deletes the oldest referrer that only the registry lists.
+func (w *worker) deleteUntagged(ctx context.Context) (string, error) {
+	referrer := w.untagged[0]
+	w.untagged = w.untagged[1:]
+	return "delete referrer: " + short(referrer.Digest), w.ledger.Untagged(w.repository, func() error {
+		return present(w.client.Delete(ctx, w.repository, referrer.Digest))
+	})
 }
 
 func (w *worker) push(ctx context.Context, what, tag string, img registrytest.Image) (string, error) {

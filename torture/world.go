@@ -8,10 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/antipode-registry/antipode/client"
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
@@ -55,15 +59,17 @@ type world struct {
 	fronts    map[string]*front
 	disks     map[string]*disk
 	hook      *hook
+	ledger    *ledger
 	closers   []func()
 
-	mu      sync.Mutex
-	clients map[string]*grpc.ClientConn
-	failed  error
+	mu          sync.Mutex
+	clients     map[string]*grpc.ClientConn
+	siteRewound time.Time // when secondaryd's database last became an older copy of itself
+	failed      error
 }
 
 // newWorld makes and starts a world, and returns when every daemon is ready. Close ends it, also after an error.
-func newWorld(ctx context.Context, o options, d *diary, acknowledged func(event)) (*world, error) {
+func newWorld(ctx context.Context, o options, d *diary, l *ledger) (*world, error) {
 	dir, err := os.MkdirTemp("", "antipode-torture-")
 	if err != nil {
 		return nil, err
@@ -71,17 +77,17 @@ func newWorld(ctx context.Context, o options, d *diary, acknowledged func(event)
 	w := &world{
 		options: o, dir: dir, diary: d, ports: map[string]int{}, processes: map[string]*process{},
 		links: map[string]*wire{}, fronts: map[string]*front{}, clients: map[string]*grpc.ClientConn{},
-		disks: map[string]*disk{},
+		disks: map[string]*disk{}, ledger: l,
 	}
 	d.Note("world", "in %s", dir)
 	// Postgres runs as another user where we are root.
-	return w, errors.Join(os.Chmod(dir, 0o755), w.make(ctx, acknowledged))
+	return w, errors.Join(os.Chmod(dir, 0o755), w.make(ctx))
 }
 
-func (w *world) make(ctx context.Context, acknowledged func(event)) error {
+func (w *world) make(ctx context.Context) error {
 	for _, step := range []func() error{
 		w.reserve, w.certificates, w.makeDisks, w.databases,
-		func() error { return w.connect(ctx, acknowledged) },
+		func() error { return w.connect(ctx) },
 		w.registries, w.daemons,
 	} {
 		if err := step(); err != nil {
@@ -141,14 +147,31 @@ func (w *world) startOrder() []string {
 	if w.Database == "postgres" {
 		names = append(names, "primary-postgres", "site-postgres")
 	}
-	return append(append(names, w.named("primaryd")...), w.named("secondaryd")...)
+	return append(names, w.daemonNames()...)
 }
 
-// parts is what faults may be done to, in a fixed order.
+func (w *world) daemonNames() []string { return append(w.named("primaryd"), w.named("secondaryd")...) }
+
+// parts is what faults may be done to, in a fixed order. Where the daemons are left alive, a slow leak has the time to
+// show; a registry in memory would lose all that it has.
 func (w *world) parts() parts {
+	cast := w.cast()
+	killed := slices.DeleteFunc(w.startOrder(), func(name string) bool {
+		return cast.alive && slices.Contains(w.daemonNames(), name) ||
+			cast.primary == inMemory && name == primaryRegistry || cast.site == inMemory && name == siteRegistry
+	})
+	var restarted []string
+	rewound := w.rewindings()
+	if cast.alive {
+		rewound = slices.DeleteFunc(rewound, func(way rewinding) bool { return way.how != failover })
+	} else {
+		restarted = w.daemonNames()
+	}
 	return parts{
-		processes:    w.startOrder(),
-		daemons:      append(w.named("primaryd"), w.named("secondaryd")...),
+		frozen:       w.startOrder(),
+		killed:       killed,
+		restarted:    restarted,
+		rewound:      rewound,
 		links:        []string{notifyLink, readLink, followLink, sourceLink, replicaLink},
 		fronts:       []string{readLink, sourceLink, replicaLink},
 		certificates: []string{primaryName, siteName},
@@ -201,7 +224,7 @@ func (w *world) renew(name string) error {
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
 // connect makes what stands between the processes.
-func (w *world) connect(ctx context.Context, acknowledged func(event)) error {
+func (w *world) connect(ctx context.Context) error {
 	random := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(w.Seed, n)) }
 	var grpcTargets, httpTargets []string
 	for _, name := range w.named("primaryd") {
@@ -216,7 +239,7 @@ func (w *world) connect(ctx context.Context, acknowledged func(event)) error {
 	if err != nil {
 		return err
 	}
-	if w.hook, err = newHook(ctx, pages.Address(), random(10), acknowledged); err != nil {
+	if w.hook, err = newHook(ctx, pages.Address(), random(10), w.ledger.Acknowledged); err != nil {
 		return err
 	}
 	w.closers = append(w.closers, services.Close, pages.Close, w.hook.Close)
@@ -334,4 +357,26 @@ func (w *world) siteStatus(ctx context.Context) (*antipodev1.NodeStatus, error) 
 		return antipodev1.NewReplicationServiceClient(conn).GetStatus(ctx, &antipodev1.GetStatusRequest{})
 	})
 	return answer.GetStatus(), err
+}
+
+// siteFits says whether the site's cursor is of the history that the feed has now.
+func (w *world) siteFits(ctx context.Context) (bool, error) {
+	at, err := w.siteStatus(ctx)
+	if err != nil {
+		return false, err
+	}
+	feed, _, _ := strings.Cut(at.GetFeedId(), ".") // what follows says what of it the site may see
+	return ask(ctx, w, "primaryd", func(ctx context.Context, conn *grpc.ClientConn) (bool, error) {
+		stream, err := antipodev1.NewFeedServiceClient(conn).Subscribe(ctx, &antipodev1.SubscribeRequest{
+			FeedId: feed, AfterRevision: at.GetCursorRevision(), Incarnation: at.GetIncarnation(),
+		})
+		if err != nil {
+			return false, err
+		}
+		_, err = stream.Recv()
+		if status.Code(err) == codes.OutOfRange {
+			return false, nil
+		}
+		return err == nil, err
+	})
 }

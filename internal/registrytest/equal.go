@@ -36,9 +36,11 @@ func Equal(ctx context.Context, sourceURL, destinationURL string, repositories .
 }
 
 // Differences compares as [Equal] does, and tells what differs from an error, which says that a registry could not be
-// looked at. A subject is no child: one that no tag reaches may be missing at the destination.
+// looked at. A subject is no child: one that no tag reaches may be missing at the destination. Where the source has the
+// referrers API, the referrers of every manifest are compared too, in whichever way the destination lists them; tags of
+// the destination that are such lists are then no difference.
 func Differences(ctx context.Context, sourceURL, destinationURL string, repositories ...string) ([]error, error) {
-	c := comparison{source: NewClient(sourceURL), destination: NewClient(destinationURL)}
+	c := comparison{source: NewClient(sourceURL), destination: NewClient(destinationURL), referrers: true}
 	if err := c.run(ctx, repositories); err != nil {
 		return nil, err
 	}
@@ -49,6 +51,7 @@ func Differences(ctx context.Context, sourceURL, destinationURL string, reposito
 type comparison struct {
 	source, destination *Client
 	subjects            bool            // whether subjects that no tag reaches are compared, too
+	referrers           bool            // whether what the source's referrers API lists is compared, too
 	seen                map[string]bool // digests of the repository that were looked at
 	differences         []error
 }
@@ -99,7 +102,14 @@ func (c *comparison) repository(ctx context.Context, repository string) error {
 		return fmt.Errorf("tags of %s at the destination: %w", repository, err)
 	}
 	for _, tag := range slices.Sorted(maps.Keys(destination)) {
-		if _, ok := source[tag]; !ok {
+		if _, ok := source[tag]; ok {
+			continue
+		}
+		listed, err := c.isList(ctx, repository, tag)
+		if err != nil {
+			return err
+		}
+		if !listed {
 			c.differ("%s:%s: only at the destination (%s)", repository, tag, destination[tag])
 		}
 	}
@@ -150,7 +160,10 @@ func (c *comparison) manifest(ctx context.Context, repository, digest string, op
 		c.differ("%s@%s: %s at the source, %s at the destination", repository, digest,
 			source.MediaType, destination.MediaType)
 	}
-	return c.content(ctx, repository, digest, source.Bytes)
+	if err := c.content(ctx, repository, digest, source.Bytes); err != nil || !c.referrers {
+		return err
+	}
+	return c.referrersOf(ctx, repository, digest)
 }
 
 // content compares what a manifest refers to.

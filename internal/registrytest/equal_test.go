@@ -1,6 +1,7 @@
 package registrytest_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,5 +82,39 @@ func truncate(t *testing.T, storage, digest string) {
 	path := filepath.Join(storage, "docker/registry/v2/blobs/sha256", encoded[:2], encoded, "data")
 	if err := os.Truncate(path, 5); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestDifferencesInReferrers: what the source lists by its API must be listed by the destination, by its API or by a tag.
+func TestDifferencesInReferrers(t *testing.T) {
+	t.Parallel()
+	img := registrytest.NewImage(1, 1, 128)
+	signature := registrytest.NewArtifact(2, "application/vnd.example.signature", registrytest.WithSubject(img))
+	list := registrytest.NewIndex(signature)
+	for name, api := range map[string]bool{"by the API": true, "by a tag": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, destination := registrytest.InMemory(t, true), registrytest.InMemory(t, api)
+			differ := func(want string) {
+				t.Helper()
+				differences, err := registrytest.Differences(t.Context(), source.URL(), destination.URL())
+				if text := errors.Join(differences...); err != nil || (text != nil) != (want != "") ||
+					text != nil && !contains(text.Error(), want) {
+					t.Errorf("%v, %v; want %q", text, err, want)
+				}
+			}
+			registrytest.Push(t, source.URL(), "app", "v1", img)
+			registrytest.Push(t, source.URL(), "app", "", signature)
+			registrytest.Push(t, destination.URL(), "app", "v1", img)
+			differ("has the referrers [" + signature.Digest + "] at the source, [] at")
+			if api {
+				registrytest.Push(t, destination.URL(), "app", "", signature)
+			} else {
+				registrytest.Push(t, destination.URL(), "app", strings.Replace(img.Digest, ":", "-", 1), list)
+			}
+			differ("")
+			registrytest.Push(t, destination.URL(), "app", "sha256-"+strings.Repeat("z", 64), img)
+			differ("only at the destination")
+		})
 	}
 }

@@ -20,13 +20,17 @@ type Server struct{ http *httptest.Server }
 // tag lists and catalog come in pages (of 100 unless asked otherwise) with a Link to the next.
 func InMemory(t testing.TB, referrers bool) *Server {
 	t.Helper()
-	handler := ociserver.New(ocimem.New(), &ociserver.Options{DisableReferrersAPI: !referrers})
-	s := &Server{http: httptest.NewServer(paged(handler))}
+	s := &Server{http: httptest.NewServer(MemoryHandler(referrers))}
 	t.Cleanup(func() {
 		s.http.CloseClientConnections()
 		s.http.Close()
 	})
 	return s
+}
+
+// MemoryHandler is what [InMemory] serves, for who serves it otherwise.
+func MemoryHandler(referrers bool) http.Handler {
+	return paged(ociserver.New(ocimem.New(), &ociserver.Options{DisableReferrersAPI: !referrers}))
 }
 
 // URL is the registry's base URL, without a path.
