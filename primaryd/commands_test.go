@@ -101,8 +101,14 @@ func TestNotificationsChecksAFile(t *testing.T) {
 	if out, err := command(t, check...); err == nil || !strings.Contains(out, "not our secret") || strings.Contains(out, "hunter2") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if out, err := command(t, "notifications", "--config", path, "--registry", "zot"); err != nil || !strings.Contains(out, "sweep alone") {
+	zot := append(check, "--registry", "zot")
+	if out, err := command(t, zot...); err == nil || !strings.Contains(out, "no sinks") {
 		t.Errorf("%v\n%s", err, out)
+	}
+	for _, kind := range []string{"harbor", "quay"} {
+		if out, err := command(t, append(check, "--registry", kind)...); err == nil || !strings.Contains(err.Error(), "has no file of "+kind) {
+			t.Errorf("%v\n%s", err, out)
+		}
 	}
 	if out, err := command(t, "notifications", "--config", path, "--registry", "other"); err == nil {
 		t.Errorf("an unknown kind was taken:\n%s", out)

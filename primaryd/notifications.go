@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,7 @@ func newNotifications() *cobra.Command {
 	var n notifications
 	cmd := &cobra.Command{
 		Use:   "notifications",
-		Short: "Print the block that the registry's own configuration needs, or check a file for it",
+		Short: "Print what the registry's own configuration needs, or check a file for it",
 		Args:  cli.Args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return n.run(cmd) },
 	}
@@ -33,7 +34,7 @@ func newNotifications() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&n.endpoint, "url", "", "where the registry reaches primaryd (default: http.listen of the config)")
 	flags.StringVar(&n.registry, "registry", "distribution", "the kind of registry: "+strings.Join(setup.Kinds(), ", "))
-	flags.StringVar(&n.file, "check", "", "a distribution registry's configuration file to check instead")
+	flags.StringVar(&n.file, "check", "", "a configuration file of the registry to check instead, of: "+strings.Join(setup.Checkable(), ", "))
 	cli.Complete(cmd, "registry", func(*cobra.Command) []string { return setup.Kinds() })
 	return cmd
 }
@@ -46,19 +47,23 @@ func (n *notifications) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	text, known := setup.Block(n.registry, want)
+	if !known {
+		return cli.Usage(fmt.Errorf("--registry is one of %s, not %q", strings.Join(setup.Kinds(), ", "), n.registry))
+	}
 	if n.file == "" {
-		text, known := setup.Block(n.registry, want)
-		if !known {
-			return cli.Usage(fmt.Errorf("--registry is one of %s, not %q", strings.Join(setup.Kinds(), ", "), n.registry))
-		}
 		_, err = fmt.Fprint(cmd.OutOrStdout(), text)
 		return err
+	}
+	if !slices.Contains(setup.Checkable(), n.registry) {
+		return cli.Usage(fmt.Errorf("--check has no file of %s to read, which is configured by its page or its API; see what is "+
+			"printed without --check", n.registry))
 	}
 	content, err := os.ReadFile(n.file)
 	if err != nil {
 		return err
 	}
-	report := setup.Check(content, want)
+	report := setup.Check(n.registry, content, want)
 	return errors.Join(n.output.Print(cmd.OutOrStdout(), report, report.Table), report.Err())
 }
 

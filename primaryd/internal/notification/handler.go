@@ -1,9 +1,10 @@
-// Package notification takes a registry's webhook: what its events say changed goes into the feed.
+// Package notification takes a registry's webhook: what its events say changed goes into the feed. It reads what CNCF
+// distribution, GitLab's registry, Harbor, zot and Quay send.
 //
 // It guarantees that a notification is answered 200 only after its changes are committed, so that a registry keeps what
-// it could not deliver. It refuses what is unauthenticated, oversized or no envelope of events at all, and nothing else:
-// a registry sends a refused event again for ever and holds back all behind it, so an event that is not understood is
-// counted and passed over.
+// it could not deliver. It refuses what is unauthenticated, oversized or no registry's notification at all, and nothing
+// else: a registry sends a refused event again for ever and holds back all behind it, so an event that is not understood
+// is counted and passed over.
 package notification
 
 import (
@@ -40,9 +41,9 @@ type Appender interface {
 
 // Options are what the handler needs. Secret and Appender are required.
 type Options struct {
-	// Secret is what senders must present as `Authorization: Bearer SECRET`. It is asked for every request, so that the
-	// secret can be replaced while the daemon runs; space around it does not count. While it fails or is empty,
-	// notifications are answered 503.
+	// Secret is what senders must present as `Authorization: Bearer SECRET`, or as the password of HTTP Basic. It is asked
+	// for every request, so that the secret can be replaced while the daemon runs; space around it does not count. While
+	// it fails or is empty, notifications are answered 503.
 	Secret   func() ([]byte, error)
 	Appender Appender
 	Logger   *slog.Logger // nil discards
@@ -58,7 +59,7 @@ type Options struct {
 }
 
 // NewHandler serves the webhook. It answers 200 once all changes are committed; 405 to any method but POST; 401 to a
-// wrong secret; 413 to a body over the limit; 400 to one that is no envelope of events; and 503 with Retry-After when
+// wrong secret; 413 to a body over the limit; 400 to one that is no notification; and 503 with Retry-After when
 // the changes cannot be committed or the secret cannot be read.
 func NewHandler(opts Options) http.Handler {
 	h := &handler{Options: opts}
@@ -114,7 +115,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case wrongMethod:
 		w.Header().Set("Allow", http.MethodPost)
 	case unauthorized:
-		w.Header().Set("WWW-Authenticate", "Bearer")
+		w.Header()["Www-Authenticate"] = []string{"Bearer", `Basic realm="notifications"`}
 	case unavailable:
 		w.Header().Set("Retry-After", retryAfter)
 	}
@@ -137,7 +138,7 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request) (given answer, ev
 		}
 		return unparseable, 0, fmt.Errorf("read the body: %w", err)
 	}
-	said, err := parse(r.Header.Get("Content-Type"), body)
+	said, err := parse(r.Header, body)
 	if err != nil {
 		return unparseable, 0, err
 	}
@@ -169,12 +170,25 @@ func (h *handler) authenticate(r *http.Request) (answer, error) {
 	if secret = bytes.TrimSpace(secret); len(secret) == 0 {
 		return unavailable, errors.New("the notification secret is empty")
 	}
-	scheme, presented, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	want, got := sha256.Sum256(secret), sha256.Sum256([]byte(strings.TrimSpace(presented)))
-	if same := subtle.ConstantTimeCompare(want[:], got[:]) == 1; !same || !strings.EqualFold(scheme, "Bearer") {
+	want, got := sha256.Sum256(secret), sha256.Sum256([]byte(presented(r)))
+	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 {
 		return unauthorized, errors.New("the secret is wrong or missing: see the registry's notification configuration")
 	}
 	return accepted, nil
+}
+
+// presented is the secret that the request brings, "" for none. The password is for senders that can set no header but
+// what the user information of their URL makes one of; who the user is does not matter. The query is not looked at: it
+// would stand in the access logs of all proxies on the way.
+func presented(r *http.Request) string {
+	if _, password, ok := r.BasicAuth(); ok {
+		return strings.TrimSpace(password)
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
 }
 
 // noted counts the events and tells of new instances, once all is committed.

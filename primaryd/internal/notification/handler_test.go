@@ -86,7 +86,7 @@ func TestHandlerAnswers(t *testing.T) {
 		"wrong secret":       {edit: authorization("Bearer wrong"), body: pushOfATag, status: 401},
 		"longer secret":      {edit: authorization("Bearer " + secret + "x"), body: pushOfATag, status: 401},
 		"empty secret":       {edit: authorization("Bearer "), body: pushOfATag, status: 401},
-		"other scheme":       {edit: authorization("Basic " + secret), body: pushOfATag, status: 401},
+		"other scheme":       {edit: authorization("Digest " + secret), body: pushOfATag, status: 401},
 		"wrong and too long": {edit: authorization("Bearer wrong"), body: strings.Repeat("x", 5000), status: 401},
 		"GET":                {edit: func(r *http.Request) { r.Method = http.MethodGet }, status: 405, header: "Allow"},
 		"HEAD":               {edit: func(r *http.Request) { r.Method = http.MethodHead }, status: 405},
@@ -128,6 +128,36 @@ func TestHandlerAnswers(t *testing.T) {
 				t.Errorf("the answer tells too much: %q", w.Body)
 			}
 		})
+	}
+}
+
+// TestWhereTheSecretMayStand: in the header, as a bearer's or as a password, and nowhere else.
+func TestWhereTheSecretMayStand(t *testing.T) {
+	password := func(user, password string) func(*http.Request) {
+		return func(r *http.Request) { r.SetBasicAuth(user, password) }
+	}
+	header := func(value string) func(*http.Request) {
+		return func(r *http.Request) { r.Header.Set("Authorization", value) }
+	}
+	for name, test := range map[string]struct {
+		edit   func(*http.Request)
+		status int
+	}{
+		"password":       {password("quay", secret), 200},
+		"password alone": {password("", secret), 200},
+		"wrong password": {password(secret, "wrong"), 401},
+		"no password":    {password(secret, ""), 401},
+		"no base64":      {header("Basic " + secret), 401},
+		"no scheme":      {header(secret), 401},
+		"query": {func(r *http.Request) {
+			r.Header.Del("Authorization")
+			r.URL.RawQuery = "token=" + secret + "&access_token=" + secret + "&secret=" + secret
+		}, 401},
+	} {
+		var stored recorder
+		if w := post(t, notification.NewHandler(options(&stored)), test.edit, pushOfATag); w.Code != test.status {
+			t.Errorf("%s: %d, want %d", name, w.Code, test.status)
+		}
 	}
 }
 

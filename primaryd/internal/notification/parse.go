@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"mime"
+	"net/http"
 	"slices"
 	"time"
 
@@ -14,29 +16,6 @@ import (
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 )
-
-// event is what is read of one: the fields that say what changed, and who says so. CNCF distribution's
-// docs/content/about/notifications.md has them all; version 1 and 2 do not differ in these, and GitLab's registry adds
-// target.rename.
-type event struct {
-	Timestamp string `json:"timestamp"`
-	Action    string `json:"action"`
-	Target    target `json:"target"`
-	Source    struct {
-		InstanceID string `json:"instanceID"`
-	} `json:"source"`
-}
-
-type target struct {
-	MediaType  string `json:"mediaType"`
-	Digest     string `json:"digest"`
-	Repository string `json:"repository"`
-	Tag        string `json:"tag"`
-	Rename     *struct {
-		From string `json:"from"`
-		To   string `json:"to"`
-	} `json:"rename"`
-}
 
 // What became of an event, the values of the metric's label.
 const (
@@ -47,54 +26,62 @@ const (
 	resultMalformed = "malformed" // JSON, but no event
 )
 
-// parsed is what an envelope says.
+// parsed is what a notification says.
 type parsed struct {
 	changes   []feed.Change
 	instances []string // each once, in order
 	results   []string // one per event
 }
 
-// Parse reads an envelope of events as CNCF distribution sends it, and returns what changed, and which instances of the
-// registry say so. An error means that the body is no such envelope. Anything within one that is not understood is
-// passed over, since a registry would send a refused event again for ever, and none after it.
+// parse reads a notification: an envelope of CNCF distribution's or GitLab's registry, a webhook of Harbor or of Quay, or
+// CloudEvents as zot and Harbor send them. An error means that it is none of these. Anything within one that is not
+// understood is passed over, since a registry would send a refused event again for ever, and none after it.
 //
-// Version 1 and 2 of the format and plain JSON are read alike, so contentType serves to tell what arrived instead.
-func Parse(contentType string, body []byte) (changes []feed.Change, instances []string, err error) {
-	p, err := parse(contentType, body)
-	return p.changes, p.instances, err
-}
-
-func parse(contentType string, body []byte) (parsed, error) {
-	var envelope map[string]json.RawMessage
-	if err := json.Unmarshal(body, &envelope); err != nil {
-		return parsed{}, fmt.Errorf("body of type %q is not a JSON object: %w", contentType, err)
+// What it is shows in the body, and for CloudEvents whose attributes are headers in these. The content type tells
+// batches, and else serves to tell what arrived instead: not every sender sets it right.
+func parse(header http.Header, body []byte) (p parsed, err error) {
+	contentType := header.Get("Content-Type")
+	mediaType, _, _ := mime.ParseMediaType(contentType)
+	switch {
+	case mediaType == cloudEventsBatch:
+		return p, p.cloudEvents(contentType, body)
+	case header.Get("Ce-Type") != "" && mediaType != cloudEvents:
+		p.take(cloudEvent{Type: header.Get("Ce-Type"), Time: header.Get("Ce-Time"), Data: body}.changes())
+		return p, nil
 	}
-	list, found := envelope["events"]
-	if !found {
-		return parsed{}, fmt.Errorf("body of type %q has no events: not a registry's notification", contentType)
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return p, fmt.Errorf("body of type %q is not a JSON object: %w", contentType, err)
 	}
-	var events []json.RawMessage
-	if err := json.Unmarshal(list, &events); err != nil {
-		return parsed{}, fmt.Errorf("events of a body of type %q are not a list: %w", contentType, err)
-	}
-	var p parsed
-	for _, text := range events {
-		p.add(text)
+	has := func(name string) bool { return fields[name] != nil }
+	switch {
+	case has("events"):
+		return p, p.envelope(contentType, fields["events"])
+	case has("specversion"):
+		p.cloudEvent(body)
+	case has("type") && (has("event_data") || has("occur_at")):
+		p.harbor(body)
+	case has("homepage") && (has("repository") || has("namespace")), has("updated_tags"):
+		p.quay(body)
+	default:
+		return p, fmt.Errorf("body of type %q is the notification of no registry that is known here", contentType)
 	}
 	return p, nil
 }
 
-// add reads one event. It is decoded apart from the others, so that one of an odd shape spoils no other.
-func (p *parsed) add(text json.RawMessage) {
-	var e event
-	if err := json.Unmarshal(text, &e); err != nil {
-		p.results = append(p.results, resultMalformed)
-		return
-	}
-	p.saw(e.Source.InstanceID)
-	changes, result := e.changes()
+// take adds what one event means.
+func (p *parsed) take(changes []feed.Change, result string) {
 	p.changes = append(p.changes, changes...)
 	p.results = append(p.results, result)
+}
+
+// read decodes one event into a pointer and says whether it is one.
+func (p *parsed) read(text []byte, event any) bool {
+	if err := json.Unmarshal(text, event); err != nil {
+		p.take(nil, resultMalformed)
+		return false
+	}
+	return true
 }
 
 func (p *parsed) saw(instance string) {
@@ -103,64 +90,44 @@ func (p *parsed) saw(instance string) {
 	}
 }
 
-// changes is what the event means for the feed.
-func (e event) changes() (changes []feed.Change, result string) {
-	switch e.Action {
-	case "push":
-		if e.Target.Tag == "" {
-			return e.untagged()
-		}
-		return e.touch(false)
-	case "delete":
-		if e.Target.Tag == "" {
-			// Of a manifest by digest every tag on it goes, of a repository all; the event does not list them.
-			return e.unknown(e.Target.Repository)
-		}
-		return e.touch(true)
-	case "rename":
-		if rename := e.Target.Rename; rename != nil {
-			return e.unknown(e.Target.Repository, rename.From, rename.To)
-		}
+// pushed is what the push of a manifest means, by a tag, or by its digest if the reference is none or a digest.
+func pushed(repository, reference, announced string, at time.Time) (changes []feed.Change, result string) {
+	if reference == "" || isDigest(reference) {
+		return untagged(repository, announced, at)
 	}
-	return nil, resultIgnored
+	if !isDigest(announced) {
+		announced = ""
+	}
+	return touched(repository, feed.Touch{Tag: reference, Digest: announced, At: at})
 }
 
-// untagged decides about a push without a tag. A blob means nothing yet. A manifest by digest moves no tag: where it is
-// a child, the push of its index by tag follows and covers it; but where it refers to a subject nothing follows, and
-// which of the two it is, the event does not say.
-func (e event) untagged() ([]feed.Change, string) {
-	if e.Target.MediaType == "application/octet-stream" {
-		return nil, resultIgnored
-	}
-	if _, err := digest.Parse(e.Target.Digest); err != nil || registry.ValidRepository(e.Target.Repository) != nil {
+// untagged is for a push without a tag, which moves none: where it is a child, the push of its index by tag follows and
+// covers it; but where it refers to a subject nothing follows, and which of the two it is, no event says.
+func untagged(repository, announced string, at time.Time) (changes []feed.Change, result string) {
+	if !isDigest(announced) || registry.ValidRepository(repository) != nil {
 		return nil, resultInvalid
 	}
-	at := e.at()
-	touch := feed.Touch{Tag: feed.UntaggedReference(e.Target.Digest), Digest: e.Target.Digest, At: at}
-	return []feed.Change{{Repository: e.Target.Repository, Tags: []feed.Touch{touch}, At: at}}, resultUntagged
+	touch := feed.Touch{Tag: feed.UntaggedReference(announced), Digest: announced, At: at}
+	return []feed.Change{{Repository: repository, Tags: []feed.Touch{touch}, At: at}}, resultUntagged
 }
 
-func (e event) touch(deleted bool) ([]feed.Change, string) {
-	if err := errors.Join(registry.ValidRepository(e.Target.Repository), registry.ValidTag(e.Target.Tag)); err != nil {
+// touched is what is known to have happened to one tag.
+func touched(repository string, touch feed.Touch) (changes []feed.Change, result string) {
+	if err := errors.Join(registry.ValidRepository(repository), registry.ValidTag(touch.Tag)); err != nil {
 		return nil, resultInvalid
 	}
-	at := e.at()
-	touch := feed.Touch{Tag: e.Target.Tag, Deleted: deleted, At: at}
-	if _, err := digest.Parse(e.Target.Digest); err == nil && !deleted {
-		touch.Digest = e.Target.Digest
-	}
-	return []feed.Change{{Repository: e.Target.Repository, Tags: []feed.Touch{touch}, At: at}}, resultChange
+	return []feed.Change{{Repository: repository, Tags: []feed.Touch{touch}, At: touch.At}}, resultChange
 }
 
-// unknown makes a change of each different name that is a repository's.
-func (e event) unknown(names ...string) (changes []feed.Change, result string) {
+// unknown makes a change of each different name that is a repository's: which of its tags it is about, nobody said.
+func unknown(at time.Time, names ...string) (changes []feed.Change, result string) {
 	seen := make(map[string]bool, len(names))
 	for _, name := range names {
 		if seen[name] || registry.ValidRepository(name) != nil {
 			continue
 		}
 		seen[name] = true
-		changes = append(changes, feed.Change{Repository: name, Unknown: true, At: e.at()})
+		changes = append(changes, feed.Change{Repository: name, Unknown: true, At: at})
 	}
 	if len(changes) == 0 {
 		return nil, resultInvalid
@@ -168,9 +135,14 @@ func (e event) unknown(names ...string) (changes []feed.Change, result string) {
 	return changes, resultChange
 }
 
-// at is the event's own time; zero, which means now, where it tells none that can be read.
-func (e event) at() time.Time {
-	at, err := time.Parse(time.RFC3339, e.Timestamp)
+func isDigest(text string) bool {
+	_, err := digest.Parse(text)
+	return err == nil
+}
+
+// at is an event's own time; zero, which means now, where it tells none that can be read.
+func at(timestamp string) time.Time {
+	at, err := time.Parse(time.RFC3339, timestamp)
 	if err != nil {
 		return time.Time{}
 	}

@@ -18,7 +18,9 @@ const (
 	leastTimeout = 2 * time.Second
 	// mostBackoff is for how long a registry that failed to notify may stay silent.
 	mostBackoff = time.Minute
-	add         = "put the block that primaryd notifications prints into the file"
+	// leastRetries last over a restart of primaryd, with a second or more between them.
+	leastRetries = 10
+	add          = "put the block that primaryd notifications prints into the file"
 )
 
 // file is what is read of a CNCF distribution configuration, version 2.x or 3.x.
@@ -38,6 +40,7 @@ type endpoint struct {
 	Headers           map[string]yaml.Node `yaml:"headers"`
 	Timeout           string               `yaml:"timeout"`
 	Threshold         int                  `yaml:"threshold"`
+	MaxRetries        int                  `yaml:"maxretries"` // of GitLab's, which gives an event up after as many
 	Backoff           string               `yaml:"backoff"`
 	IgnoredMediaTypes []string             `yaml:"ignoredmediatypes"`
 	Ignore            struct {
@@ -46,21 +49,19 @@ type endpoint struct {
 	} `yaml:"ignore"`
 }
 
-// Check compares a registry's configuration file with what notifications to want need. What the registry takes from its
-// environment (REGISTRY_NOTIFICATIONS_...) is not seen.
-func Check(content []byte, want Endpoint) *checkup.Report {
-	c := &check{Report: &checkup.Report{}, want: want}
+// distribution checks a YAML file of CNCF distribution's registry, or of GitLab's, which is a fork of it.
+func (c *check) distribution(content []byte) {
 	var f file
 	if err := yaml.Unmarshal(content, &f); err != nil {
-		c.Fail(subject, "correct it: the registry would not start with it", "the file cannot be read: %v", err)
-		return c.Report
+		c.Fail(subject, c.theFile("correct it: the registry would not start with it"), "the file cannot be read: %v", err)
+		return
 	}
 	ours := c.ours(f.Notifications.Endpoints)
 	switch {
 	case len(f.Notifications.Endpoints) == 0:
-		c.Fail(subject, add, "the registry notifies nobody")
+		c.Fail(subject, c.theFile(add), "the registry notifies nobody")
 	case len(ours) == 0:
-		c.Fail(subject, add, "none of the %d endpoints leads to primaryd", len(f.Notifications.Endpoints))
+		c.Fail(subject, c.theFile(add), "none of the %d endpoints leads to primaryd", len(f.Notifications.Endpoints))
 	case len(ours) > 1:
 		c.Warn(subject, "keep one of them", "%d endpoints lead to primaryd: every event is sent that often", len(ours))
 	}
@@ -71,7 +72,15 @@ func Check(content []byte, want Endpoint) *checkup.Report {
 		c.Warn(subject, "remove notifications.events.includereferences, unless another endpoint needs it",
 			"every event carries the list of all that its manifest refers to, which primaryd does not need")
 	}
-	return c.Report
+}
+
+// theFile adds to a mend which file is meant, where there is another that is no YAML.
+func (c *check) theFile(mend string) string {
+	if c.kind != "gitlab" {
+		return mend
+	}
+	return mend + "; what can be checked is not gitlab.rb but what gitlab-ctl reconfigure makes of it, " +
+		"/var/opt/gitlab/registry/config.yml"
 }
 
 // check is one file under examination.
@@ -79,43 +88,49 @@ type check struct {
 	*checkup.Report
 
 	want Endpoint
+	kind string
 }
 
 // ours are the endpoints that are meant for primaryd: by their address, their path or their name.
 func (c *check) ours(all []endpoint) []endpoint {
 	var list []endpoint
 	for _, e := range all {
-		u, err := url.Parse(e.URL)
-		path := err == nil && strings.TrimRight(u.Path, "/") == "/notifications"
-		if e.URL == c.want.URL || path || e.Name == "antipode" {
+		if c.leadsHere(e.URL) || e.Name == "antipode" {
 			list = append(list, e)
 		}
 	}
 	return list
 }
 
+func (c *check) leadsHere(address string) bool {
+	u, err := url.Parse(address)
+	return address == c.want.URL || err == nil && strings.TrimRight(u.Path, "/") == "/notifications"
+}
+
 func (c *check) endpoint(e endpoint) {
 	if e.Disabled {
 		c.Fail(subject, "remove `disabled`", "the endpoint %s is disabled", e.Name)
 	}
-	c.url(e)
+	c.url("url", e.Name, e.URL)
 	c.secret(e)
 	c.patience(e)
 	c.ignored(e)
 }
 
-func (c *check) url(e endpoint) {
-	u, err := url.Parse(e.URL)
+// url checks the address that stands under the key in what is called name.
+func (c *check) url(key, name, address string) {
+	mend := key + ": " + c.want.URL
+	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		c.Fail(subject, "url: "+c.want.URL, "the url of %s is none that a registry could notify", e.Name)
+		c.Fail(subject, mend, "the %s of %s is none that a registry could notify", key, name)
 	case u.Path != "/notifications":
-		c.Fail(subject, "url: "+c.want.URL, "the url of %s has the path %q, where primaryd takes no notifications", e.Name, u.Path)
-	case e.URL != c.want.URL:
+		c.Fail(subject, mend, "the %s of %s has the path %q, where primaryd takes no notifications", key, name, u.Path)
+	case address != c.want.URL:
 		c.Warn(subject, "see that it leads to primaryd, as through a proxy or by another name; --url says which one is right",
-			"%s notifies %s://%s, not %s", e.Name, u.Scheme, u.Host, c.want.URL)
+			"%s notifies %s://%s, not %s", name, u.Scheme, u.Host, c.want.URL)
 	default:
-		c.OK(subject, "%s notifies %s", e.Name, e.URL)
+		c.OK(subject, "%s notifies %s", name, address)
 	}
 }
 
@@ -134,7 +149,7 @@ func (c *check) secret(e endpoint) {
 		c.Fail(subject, mend, "%s has no Authorization header: every notification would be refused with 401", e.Name)
 	case node.Kind != yaml.SequenceNode || node.Decode(&values) != nil || len(values) == 0:
 		c.Fail(subject, mend, "the Authorization header of %s must be a list: the registry would not start", e.Name)
-	case values[0] != "Bearer "+c.want.Secret:
+	case values[0] != c.want.bearer():
 		c.Fail(subject, mend, "the Authorization header of %s is not our secret: every notification would be refused with 401", e.Name)
 	case len(values) > 1:
 		c.Warn(subject, "keep the first one alone", "%s sends %d Authorization headers", e.Name, len(values))
@@ -156,6 +171,8 @@ func (c *check) patience(e endpoint) {
 		c.Warn(subject, "timeout: 5s", "%s waits for %v alone: a slow commit gets its event twice", e.Name, timeout)
 	case backoff > mostBackoff:
 		c.Warn(subject, "backoff: 1s", "after failures %s pauses for %v, and everything behind waits", e.Name, backoff)
+	case c.kind == "gitlab" && e.MaxRetries > 0 && e.MaxRetries < leastRetries:
+		c.Warn(subject, fmt.Sprintf("maxretries: %d", leastRetries), "%s gives an event up after %d tries", e.Name, e.MaxRetries)
 	case e.Threshold < 0:
 		c.Warn(subject, "threshold: 10", "the threshold of %s is negative", e.Name)
 	default:
@@ -192,13 +209,7 @@ func (c *check) ignored(e endpoint) {
 			needed = append(needed, "the media type "+mediaType)
 		}
 	}
-	var useless []string
-	if !slices.Contains(e.Ignore.Actions, "pull") {
-		useless = append(useless, "every pull (ignore: {actions: [pull]})")
-	}
-	if !slices.Contains(types, blobs) {
-		useless = append(useless, fmt.Sprintf("every layer (ignore: {mediatypes: [%s]})", blobs))
-	}
+	useless := c.useless(e.Ignore.Actions, types)
 	if len(needed) > 0 {
 		c.Fail(subject, "remove it from what is ignored: without it changes are seen by the sweep alone", "%s leaves out %s",
 			e.Name, strings.Join(needed, ", "))
@@ -209,4 +220,18 @@ func (c *check) ignored(e endpoint) {
 	if len(needed)+len(useless) == 0 {
 		c.OK(subject, "%s sends what primaryd needs and nothing else", e.Name)
 	}
+}
+
+// useless names what is sent that primaryd has no use for. GitLab's packages have no setting for it.
+func (c *check) useless(actions, types []string) (list []string) {
+	if c.kind == "gitlab" {
+		return nil
+	}
+	if !slices.Contains(actions, "pull") {
+		list = append(list, "every pull (ignore: {actions: [pull]})")
+	}
+	if !slices.Contains(types, blobs) {
+		list = append(list, fmt.Sprintf("every layer (ignore: {mediatypes: [%s]})", blobs))
+	}
+	return list
 }
