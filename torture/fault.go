@@ -11,6 +11,9 @@ import (
 // inject carries a plan out, each fault at its time, and returns when all have ended. When ctx ends, the faults that
 // have begun end at once and no other begins.
 func (w *world) inject(ctx context.Context, faults []fault) {
+	for _, f := range faults {
+		w.turns[f.Target] = &sync.Mutex{}
+	}
 	var all sync.WaitGroup
 	for _, f := range faults {
 		all.Go(func() { w.one(ctx, f) })
@@ -20,6 +23,13 @@ func (w *world) inject(ctx context.Context, faults []fault) {
 
 func (w *world) one(ctx context.Context, f fault) {
 	if !sleep(ctx, f.At-w.diary.Since()) {
+		return
+	}
+	// On a busy machine the fault before it on the same target may take longer than planned.
+	turn := w.turns[f.Target]
+	turn.Lock()
+	defer turn.Unlock()
+	if ctx.Err() != nil {
 		return
 	}
 	w.diary.Note("fault", "%s, for %s", f, f.Lasts)

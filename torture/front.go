@@ -147,9 +147,35 @@ func (f *front) spoil(resp *http.Response) error {
 			}
 		})
 	case m == wrongLength && get && resp.ContentLength > 1:
-		resp.Header.Set("Content-Length", strconv.FormatInt(resp.ContentLength+7, 10))
+		f.misstate(resp)
 	}
 	return nil
+}
+
+// misstate says a length that is too long by some bytes, or too short, and then the body is as short.
+func (f *front) misstate(resp *http.Response) {
+	f.mu.Lock()
+	by := int64(7)
+	if f.random.IntN(2) == 0 {
+		by = -min(by, resp.ContentLength-1)
+	}
+	f.mu.Unlock()
+	resp.Header.Set("Content-Length", strconv.FormatInt(resp.ContentLength+by, 10))
+	if by < 0 {
+		resp.Body = &shortBody{ReadCloser: resp.Body, left: resp.ContentLength + by}
+	}
+}
+
+// shortBody ends after some bytes, as if there were no more.
+type shortBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (s *shortBody) Read(into []byte) (int, error) {
+	n, err := io.LimitReader(s.ReadCloser, s.left).Read(into)
+	s.left -= int64(n)
+	return n, err
 }
 
 // replaceBody changes a body in memory; those of the torture are small.

@@ -60,6 +60,7 @@ type world struct {
 	disks     map[string]*disk
 	hook      *hook
 	ledger    *ledger
+	turns     map[string]*sync.Mutex // of the faults on one target
 	closers   []func()
 
 	mu          sync.Mutex
@@ -77,7 +78,7 @@ func newWorld(ctx context.Context, o options, d *diary, l *ledger) (*world, erro
 	w := &world{
 		options: o, dir: dir, diary: d, ports: map[string]int{}, processes: map[string]*process{},
 		links: map[string]*wire{}, fronts: map[string]*front{}, clients: map[string]*grpc.ClientConn{},
-		disks: map[string]*disk{}, ledger: l,
+		disks: map[string]*disk{}, ledger: l, turns: map[string]*sync.Mutex{},
 	}
 	d.Note("world", "in %s", dir)
 	// Postgres runs as another user where we are root.
