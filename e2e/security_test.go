@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -54,22 +56,32 @@ func TestStrangers(t *testing.T) {
 		authority.Issue(forged, operatorName, link.RoleOperator, nil)); err != nil {
 		t.Fatal(err)
 	}
-	pair := func(dir, name string) []tls.Certificate {
-		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return []tls.Certificate{pair}
-	}
+	pair := func(dir, name string) []tls.Certificate { return loadPair(t, dir, name) }
+	hour, now := time.Hour, time.Now()
+	odd := func(change func(*authority.Leaf)) []tls.Certificate { return p.oddPair(t, change) }
+	const handshake = codes.Unavailable
 	for name, c := range map[string]struct {
 		certificates []tls.Certificate
 		code         codes.Code
 		logged       string
 	}{
-		"no certificate":                {nil, codes.Unavailable, "TLS handshake refused"},
-		"node of another authority":     {pair(forged, siteName), codes.Unavailable, "TLS handshake refused"},
-		"operator of another authority": {pair(forged, operatorName), codes.Unavailable, "TLS handshake refused"},
+		"no certificate":                {nil, handshake, "client didn't provide a certificate"},
+		"node of another authority":     {pair(forged, siteName), handshake, "unknown authority"},
+		"operator of another authority": {pair(forged, operatorName), handshake, "unknown authority"},
 		"unknown node":                  {pair(p.pki, strangerName), codes.Unauthenticated, "node=" + strangerName},
+		"expired": {odd(func(l *authority.Leaf) {
+			l.NotBefore, l.NotAfter = now.Add(-2*hour), now.Add(-hour)
+		}), handshake, " is after "},
+		"not yet valid": {odd(func(l *authority.Leaf) { l.NotBefore = now.Add(hour) }), handshake, " is before "},
+		"for servers alone": {odd(func(l *authority.Leaf) {
+			l.Usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		}), handshake, "incompatible key usage"},
+		"a name that is none": {odd(func(l *authority.Leaf) {
+			l.Role, l.ExtraURIs = "", []*url.URL{{Scheme: "antipode", Host: "node", Path: "/../ops"}}
+		}), handshake, "is not a name"},
+		"two names": {odd(func(l *authority.Leaf) {
+			l.ExtraURIs = []*url.URL{{Scheme: "antipode", Host: "operator", Path: "/ops"}}
+		}), handshake, "more than one antipode URI"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for call, err := range callPrimary(t.Context(), p.dialAs(t, p.Primary.GRPC(), c.certificates)) {
@@ -78,17 +90,73 @@ func TestStrangers(t *testing.T) {
 			for call, err := range callSecondary(t.Context(), p.dialAs(t, p.Secondary.GRPC(), c.certificates)) {
 				refused(t, call, err, c.code)
 			}
-			for _, d := range []*daemon{p.Primary, p.Secondary} {
-				if !strings.Contains(d.Log(), c.logged) {
-					t.Errorf("%s did not log %q", d.name, c.logged)
-				}
+			p.bothLog(t, c.logged)
+		})
+	}
+	t.Run("TLS 1.2", func(t *testing.T) { p.refusesOldTLS(t, pair(p.pki, operatorName)) })
+}
+
+// refusesOldTLS offers TLS 1.2 to both daemons, with a certificate that is good.
+func (p *pair) refusesOldTLS(t *testing.T, certificates []tls.Certificate) {
+	t.Helper()
+	for _, d := range []*daemon{p.Primary, p.Secondary} {
+		dialer := &tls.Dialer{Config: &tls.Config{
+			MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, Certificates: certificates, RootCAs: p.roots(t),
+		}}
+		conn, err := dialer.DialContext(t.Context(), "tcp", d.GRPC())
+		if err == nil {
+			_ = conn.Close()
+			t.Errorf("%s speaks TLS 1.2", d.name)
+		} else if !strings.Contains(err.Error(), "protocol version not supported") {
+			t.Errorf("%s: %v", d.name, err)
+		}
+	}
+	p.bothLog(t, "client offered only unsupported versions")
+}
+
+// bothLog waits for both daemons to log why they refused somebody: they do so after the caller has heard of it.
+func (p *pair) bothLog(t *testing.T, why string) {
+	t.Helper()
+	for _, d := range []*daemon{p.Primary, p.Secondary} {
+		eventually(t, func(context.Context) error {
+			if !strings.Contains(d.Log(), why) {
+				return fmt.Errorf("%s did not log %q", d.name, why)
 			}
+			return nil
 		})
 	}
 }
 
-// dialAs connects with certificates that client.Connect might not accept.
-func (p *pair) dialAs(t *testing.T, address string, certificates []tls.Certificate) *grpc.ClientConn {
+func loadPair(t *testing.T, dir, name string) []tls.Certificate {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []tls.Certificate{pair}
+}
+
+// oddPair is a certificate of the pair's own authority, that of the site but for the change.
+func (p *pair) oddPair(t *testing.T, change func(*authority.Leaf)) []tls.Certificate {
+	t.Helper()
+	ca, err := authority.Open(p.pki)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := authority.Leaf{Role: link.RoleNode, Name: siteName}
+	change(&leaf)
+	made, err := ca.Issue(leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := authority.Write(made, filepath.Join(dir, "odd.crt"), filepath.Join(dir, "odd.key")); err != nil {
+		t.Fatal(err)
+	}
+	return loadPair(t, dir, "odd")
+}
+
+func (p *pair) roots(t *testing.T) *x509.CertPool {
 	t.Helper()
 	pem, err := os.ReadFile(p.ca())
 	if err != nil {
@@ -96,9 +164,17 @@ func (p *pair) dialAs(t *testing.T, address string, certificates []tls.Certifica
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-		MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: certificates,
-	})))
+	return roots
+}
+
+// dialAs connects with certificates that client.Connect might not accept.
+func (p *pair) dialAs(t *testing.T, address string, certificates []tls.Certificate) *grpc.ClientConn {
+	t.Helper()
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: p.roots(t)}
+	if len(certificates) > 0 { // shown even if it is of an authority that the server does not name
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificates[0], nil }
+	}
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +214,7 @@ func refused(t *testing.T, call string, err error, want codes.Code) {
 	if code := status.Code(err); code != want {
 		t.Errorf("%s: %v, not %s", call, err, want)
 	}
-	for _, inner := range []string{".go:", "goroutine", "sqlite", "SELECT", ".key", ".db", "sha256:", secret} {
+	for _, inner := range []string{".go:", "goroutine", "current time", "authority of", "key usage", "antipode URI", "sqlite", "SELECT", ".key", ".db", "sha256:", secret} {
 		if strings.Contains(fmt.Sprint(err), inner) {
 			t.Errorf("%s leaks %q: %v", call, inner, err)
 		}
@@ -249,11 +325,7 @@ func TestCertificatesReplaced(t *testing.T) {
 	if s := p.Status(t); !s.GetConnected() {
 		t.Errorf("the site is not connected: %q", s.GetProblems())
 	}
-	retired, err := tls.LoadX509KeyPair(filepath.Join(old, operatorName+".crt"), filepath.Join(old, operatorName+".key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = client.New(p.dialAs(t, p.Primary.GRPC(), []tls.Certificate{retired})).Nodes(t.Context())
+	_, err := client.New(p.dialAs(t, p.Primary.GRPC(), loadPair(t, old, operatorName))).Nodes(t.Context())
 	refused(t, "the old operator", err, codes.Unavailable)
 	// The site, which is not restarted, must show its new certificate when it has to connect again.
 	p.Primary.Restart()

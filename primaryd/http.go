@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/antipode-registry/antipode/internal/gateway"
+	"github.com/antipode-registry/antipode/internal/httpaccess"
 	"github.com/antipode-registry/antipode/primaryd/internal/dashboard"
 	"github.com/antipode-registry/antipode/primaryd/internal/notification"
 )
@@ -40,7 +41,7 @@ func (d *daemon) handler(ctx context.Context) (http.Handler, error) {
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", d.ready)
-	return mux, nil
+	return httpaccess.Locked(mux), nil
 }
 
 // ready answers 200 while notifications can be stored. The registry's health is not part of it: its notifications must

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/antipode-registry/antipode/internal/gateway"
+	"github.com/antipode-registry/antipode/internal/httpaccess"
 )
 
 // handler is everything that secondaryd serves over HTTP.
@@ -23,7 +24,7 @@ func (d *daemon) handler(ctx context.Context) (http.Handler, error) {
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", d.ready)
-	return mux, nil
+	return httpaccess.Locked(mux), nil
 }
 
 // ready answers 200 while the site can do its work: its database and its registry answer. The primary is not part of

@@ -31,11 +31,14 @@ func TestMetricsAreDocumented(t *testing.T) {
 }
 
 // opened returns a daemon with all its parts, none of which runs.
-func opened(t *testing.T) *daemon {
+func opened(t *testing.T, changes ...func(*settings)) *daemon {
 	t.Helper()
 	cfg, err := loadSettings(configuration(t))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, change := range changes {
+		change(cfg)
 	}
 	d := &daemon{
 		cfg: cfg, logger: slog.New(slog.DiscardHandler), started: time.Now(),

@@ -183,7 +183,7 @@ func refuseText(w http.ResponseWriter, _ *http.Request, refusal Refusal) {
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// Lock sets the headers that every answer of the room has: nobody frames it, keeps it, guesses its type or learns its
+// Lock sets the headers that every answer has: nobody frames it, keeps it, guesses its type or learns its
 // address, and it fetches nothing from elsewhere.
 func Lock(header http.Header) {
 	header.Set("Content-Security-Policy", policy)
@@ -192,6 +192,14 @@ func Lock(header http.Header) {
 	header.Set("Cross-Origin-Opener-Policy", "same-origin")
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
 	header.Set("Cache-Control", "no-store")
+}
+
+// Locked is Lock on every answer of a server, also where nothing is found. A handler may take a header back.
+func Locked(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		Lock(w.Header())
+		next.ServeHTTP(w, req)
+	})
 }
 
 // caller goes from what proves most to what proves least. A token that is wrong is an error and not a reason to look

@@ -2,6 +2,8 @@ package service_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -12,7 +14,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/antipode-registry/antipode/client"
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
@@ -21,24 +28,30 @@ import (
 	"github.com/antipode-registry/antipode/primaryd/internal/service"
 )
 
-// who may call, by certificate: the node team with its grant team/**, operators, and everybody else.
+// who may call, by certificate: the node team with its grant team/**, operators, everybody else of our authority, and who
+// gets no further than the handshake.
 type who int
 
 const (
 	stranger who = iota
 	siteTeam
 	operator
+	kept // out
 )
 
-// identities are certificates that the authority signed, and what they count as.
-func identities() map[string]struct {
+// identity is a certificate, and what it counts as.
+type identity struct {
 	leaf authority.Leaf
 	who  who
-} {
-	return map[string]struct {
-		leaf authority.Leaf
-		who  who
-	}{
+}
+
+// identities are certificates that the authority signed, those of another one, and none.
+func identities() map[string]identity {
+	return map[string]identity{
+		"none":                            {authority.Leaf{}, kept},
+		"a node of another authority":     {authority.Leaf{Role: link.RoleNode, Name: "team"}, kept},
+		"an operator of another":          {authority.Leaf{Role: link.RoleOperator, Name: "ops"}, kept},
+		"a primary of another":            {authority.Leaf{Role: link.RolePrimary, Name: "primary"}, kept},
 		"a node":                          {authority.Leaf{Role: link.RoleNode, Name: "team"}, siteTeam},
 		"a node of an authority like any": {authority.Leaf{Name: "team"}, siteTeam},
 		"an operator":                     {authority.Leaf{Role: link.RoleOperator, Name: "ops"}, operator},
@@ -54,17 +67,29 @@ func identities() map[string]struct {
 	}
 }
 
-// calls are the RPCs as they are documented: what a node and an operator get. A stranger gets UNAUTHENTICATED.
-//
-//nolint:funlen // a table
-func calls() map[string]struct {
+// row is one RPC, and what a node and an operator get.
+type row struct {
 	call           func(ctx context.Context, conn *grpc.ClientConn) error
 	node, operator codes.Code
-} {
-	type row = struct {
-		call           func(ctx context.Context, conn *grpc.ClientConn) error
-		node, operator codes.Code
+}
+
+// want is what an identity gets: a stranger nothing but what is open to all of the authority.
+func (r row) want(name string, who who) codes.Code {
+	switch {
+	case who == kept:
+		return codes.Unavailable
+	case who == siteTeam:
+		return r.node
+	case who == operator || strings.HasPrefix(name, "grpc."):
+		return r.operator
 	}
+	return codes.Unauthenticated
+}
+
+// calls are the RPCs as they are documented. A stranger gets UNAUTHENTICATED.
+//
+//nolint:funlen // a table
+func calls() map[string]row {
 	feeds, nodes := antipodev1.NewFeedServiceClient, antipodev1.NewNodeServiceClient
 	listTags := func(repository string) func(context.Context, *grpc.ClientConn) error {
 		return func(ctx context.Context, conn *grpc.ClientConn) error {
@@ -143,6 +168,36 @@ func calls() map[string]struct {
 		"NodeService/WatchNodes": {func(ctx context.Context, conn *grpc.ClientConn) error {
 			return first(nodes(conn).WatchNodes(ctx, &antipodev1.WatchNodesRequest{}))
 		}, codes.OK, codes.OK},
+		"grpc.health.v1.Health/Check": {func(ctx context.Context, conn *grpc.ClientConn) error {
+			_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+			return err
+		}, codes.OK, codes.OK},
+		"grpc.health.v1.Health/List": {func(ctx context.Context, conn *grpc.ClientConn) error {
+			_, err := healthpb.NewHealthClient(conn).List(ctx, &healthpb.HealthListRequest{})
+			return err
+		}, codes.OK, codes.OK},
+		"grpc.health.v1.Health/Watch": {func(ctx context.Context, conn *grpc.ClientConn) error {
+			return first(healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{}))
+		}, codes.OK, codes.OK},
+		"grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      {describe("v1"), codes.OK, codes.OK},
+		"grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {describe("v1alpha"), codes.OK, codes.OK},
+	}
+}
+
+// describe asks for the names of the services, in either version of the reflection, whose messages are the same.
+func describe(version string) func(context.Context, *grpc.ClientConn) error {
+	return func(ctx context.Context, conn *grpc.ClientConn) error {
+		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+			"/grpc.reflection."+version+".ServerReflection/ServerReflectionInfo")
+		if err != nil {
+			return err
+		}
+		if err := stream.SendMsg(&reflectionpb.ServerReflectionRequest{
+			MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{},
+		}); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		return stream.RecvMsg(&reflectionpb.ServerReflectionResponse{})
 	}
 }
 
@@ -161,12 +216,12 @@ func TestAuthorization(t *testing.T) {
 	t.Parallel()
 	server := startTLS(t, sqlite(t))
 	table := calls()
-	for identity, is := range identities() {
-		t.Run(identity, func(t *testing.T) {
+	for name, is := range identities() {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn := server.connect(t, is.leaf)
+			conn := server.connect(t, is)
 			for name, rpc := range table {
-				want := map[who]codes.Code{stranger: codes.Unauthenticated, siteTeam: rpc.node, operator: rpc.operator}[is.who]
+				want := rpc.want(name, is.who)
 				ctx, cancel := context.WithCancel(deadline(t)) // ends the stream
 				if err := rpc.call(ctx, conn); status.Code(err) != want {
 					t.Errorf("%s: %v, want %v", name, err, want)
@@ -177,30 +232,34 @@ func TestAuthorization(t *testing.T) {
 	}
 }
 
-// An RPC that is added must be added to the table.
+// An RPC that is added must be added to the table, and so must a service: one of the contract is either served here or the
+// site's, whose own test has it.
 func TestAuthorizationKnowsEveryRPC(t *testing.T) {
 	t.Parallel()
-	table := calls()
-	for _, desc := range []grpc.ServiceDesc{antipodev1.FeedService_ServiceDesc, antipodev1.NodeService_ServiceDesc} {
-		var names []string
-		for _, method := range desc.Methods {
-			names = append(names, method.MethodName)
-		}
-		for _, stream := range desc.Streams {
-			names = append(names, stream.StreamName)
-		}
-		for _, name := range names {
-			if _, known := table[desc.ServiceName[len("antipode.v1."):]+"/"+name]; !known {
-				t.Errorf("%s/%s is not in the table", desc.ServiceName, name)
+	table, served := calls(), startTLS(t, sqlite(t)).listener.GRPC().GetServiceInfo()
+	for service, info := range served {
+		for _, method := range info.Methods {
+			if _, known := table[strings.TrimPrefix(service, "antipode.v1.")+"/"+method.Name]; !known {
+				t.Errorf("%s/%s is not in the table", service, method.Name)
 			}
 		}
 	}
+	protoregistry.GlobalFiles.RangeFilesByPackage("antipode.v1", func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			name := file.Services().Get(i).FullName()
+			if _, here := served[string(name)]; !here && name != "antipode.v1.ReplicationService" {
+				t.Errorf("%s is not tried out", name)
+			}
+		}
+		return true
+	})
 }
 
 // server is both services as primaryd serves them, over TLS.
 type server struct {
-	address, dir string
-	authority    *authority.Authority
+	address, dir       string
+	authority, foreign *authority.Authority
+	listener           *link.Server
 }
 
 func startTLS(t *testing.T, p *parts) *server {
@@ -209,11 +268,15 @@ func startTLS(t *testing.T, p *parts) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{dir: t.TempDir(), authority: ca}
+	foreign, err := authority.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{dir: t.TempDir(), authority: ca, foreign: foreign}
 	if err := os.WriteFile(filepath.Join(s.dir, "ca.crt"), ca.CertificatePEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cert, key := s.issue(t, authority.Leaf{Role: link.RolePrimary, Name: "primary", Hosts: []string{"127.0.0.1"}})
+	cert, key := s.issue(t, s.authority, authority.Leaf{Role: link.RolePrimary, Name: "primary", Hosts: []string{"127.0.0.1"}})
 	listener, err := link.Listen(link.ServerConfig{
 		Listen: "127.0.0.1:0", CertFile: cert, KeyFile: key, ClientCAFile: filepath.Join(s.dir, "ca.crt"),
 		Logger: slog.New(slog.DiscardHandler), Authorize: p.access.Authorize, MapError: service.MapError,
@@ -223,7 +286,7 @@ func startTLS(t *testing.T, p *parts) *server {
 	}
 	antipodev1.RegisterFeedServiceServer(listener.GRPC(), p.feedService)
 	antipodev1.RegisterNodeServiceServer(listener.GRPC(), p.nodeService)
-	s.address = listener.Addr().String()
+	s.listener, s.address = listener, listener.Addr().String()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- listener.Run(ctx) }()
@@ -237,14 +300,17 @@ func startTLS(t *testing.T, p *parts) *server {
 }
 
 // issue writes a pair. The server's own is made once: who asks for it again gets the same.
-func (s *server) issue(t *testing.T, leaf authority.Leaf) (cert, key string) {
+func (s *server) issue(t *testing.T, by *authority.Authority, leaf authority.Leaf) (cert, key string) {
 	t.Helper()
 	base := filepath.Join(s.dir, string(leaf.Role)+"-"+leaf.Name)
+	if by != s.authority {
+		base += "-foreign"
+	}
 	cert, key = base+".crt", base+".key"
 	if _, err := os.Stat(cert); err == nil {
 		return cert, key
 	}
-	pair, err := s.authority.Issue(leaf)
+	pair, err := by.Issue(leaf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,12 +320,10 @@ func (s *server) issue(t *testing.T, leaf authority.Leaf) (cert, key string) {
 	return cert, key
 }
 
-func (s *server) connect(t *testing.T, leaf authority.Leaf) *grpc.ClientConn {
+// connect is a connection with the certificate, or with none where the leaf has no name.
+func (s *server) connect(t *testing.T, as identity) *grpc.ClientConn {
 	t.Helper()
-	cert, key := s.issue(t, leaf)
-	conn, err := client.Connect(client.Config{
-		Address: s.address, CertFile: cert, KeyFile: key, CAFile: filepath.Join(s.dir, "ca.crt"),
-	})
+	conn, err := s.dial(t, as)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,6 +333,25 @@ func (s *server) connect(t *testing.T, leaf authority.Leaf) *grpc.ClientConn {
 		}
 	})
 	return conn
+}
+
+func (s *server) dial(t *testing.T, as identity) (*grpc.ClientConn, error) {
+	t.Helper()
+	if as.leaf.Name == "" {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(s.authority.CertificatePEM())
+		return grpc.NewClient(s.address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+			MinVersion: tls.VersionTLS13, RootCAs: roots,
+		})))
+	}
+	by := s.authority
+	if as.who == kept {
+		by = s.foreign
+	}
+	cert, key := s.issue(t, by, as.leaf)
+	return client.Connect(client.Config{
+		Address: s.address, CertFile: cert, KeyFile: key, CAFile: filepath.Join(s.dir, "ca.crt"),
+	})
 }
 
 // What docs/security.md says of each RPC is what the table has, whose rows are tried out above.

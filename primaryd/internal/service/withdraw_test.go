@@ -1,12 +1,15 @@
 package service_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
+	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
 )
 
@@ -120,5 +123,35 @@ func TestAConfigurationWithAMistakeChangesNothing(t *testing.T) {
 		if _, err := c.feed.ListRepositories(as(deadline(t), identity), &antipodev1.ListRepositoriesRequest{}); err != nil {
 			t.Errorf("%s: %v", identity, err)
 		}
+	}
+}
+
+// A listing that is being sent when the grant goes ends with the page that was on its way: the caller reads slowly, so
+// most of it was not.
+func TestAGrantWithdrawnBetweenPages(t *testing.T) {
+	t.Parallel()
+	p := sqlite(t)
+	p.push(t, "team/a")
+	const pages = 20
+	for i := range pages * 1000 {
+		tag := registry.Tag{Name: fmt.Sprintf("v%05d", i), Digest: "sha256:" + strings.Repeat("0", 64), MediaType: "m", Size: 1}
+		p.registry.listing.Tags = append(p.registry.listing.Tags, tag)
+	}
+	p.registry.listing.Present = true
+	list, err := p.run(t).feed.ListTags(as(deadline(t), "node/team"), &antipodev1.ListTagsRequest{Repository: "team/a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	received := 0
+	for ; err == nil; received++ {
+		if _, err = list.Recv(); received == 0 {
+			nodes := granted()
+			nodes[1].Repositories = []string{"other"}
+			p.reconfigure(t, nodes, "ops")
+		}
+	}
+	wantCode(t, "the listing", err, codes.PermissionDenied)
+	if received > pages {
+		t.Errorf("all %d pages came", pages)
 	}
 }

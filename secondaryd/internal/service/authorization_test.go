@@ -2,8 +2,11 @@ package service_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,7 +15,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/antipode-registry/antipode/client"
@@ -50,16 +56,22 @@ func admitted() map[string]codes.Code {
 		"Release": codes.InvalidArgument, "Restore": codes.InvalidArgument, "Verify": codes.InvalidArgument,
 		"Inspect": codes.InvalidArgument, "Wait": codes.InvalidArgument, "Demote": codes.OK,
 		"Promote": codes.OK,
+		// Of health and reflection, which are open to every certificate of the authority. Reflection refuses the empty
+		// request within its stream.
+		"Check": codes.OK, "List": codes.OK, "Watch": codes.OK, "ServerReflectionInfo": codes.InvalidArgument,
 	}
 }
 
-func TestAuthorization(t *testing.T) {
-	t.Parallel()
+// identity is a certificate, and whether it may call where operators are named, and where they are not.
+type identity struct {
+	leaf           authority.Leaf
+	byName, byRole bool
+}
+
+// identities are certificates of the site's authority.
+func identities() map[string]identity {
 	leaf := func(role link.Role, name string) authority.Leaf { return authority.Leaf{Role: role, Name: name} }
-	tests := map[string]struct {
-		leaf           authority.Leaf
-		byName, byRole bool // may it call where operators are named, and where they are not
-	}{
+	return map[string]identity{
 		"the site's own certificate":    {authority.Leaf{Role: link.RoleNode, Name: "eu-west", Hosts: []string{"127.0.0.1"}}, true, true},
 		"a renewed one of the site":     {leaf(link.RoleNode, "eu-west"), true, true},
 		"the operator":                  {leaf(link.RoleOperator, "ops"), true, true},
@@ -71,44 +83,118 @@ func TestAuthorization(t *testing.T) {
 		"a primary by the site's name":  {leaf(link.RolePrimary, "eu-west"), false, false},
 		"nobody by name":                {leaf("", "monitor"), false, false},
 	}
-	for config, operators := range map[string][]string{"operators named": {"ops"}, "operators by role": nil} {
+}
+
+// modes are the two ways to configure operators.
+var modes = map[string][]string{"operators named": {"ops"}, "operators by role": nil}
+
+func TestAuthorization(t *testing.T) {
+	t.Parallel()
+	for config, operators := range modes {
 		t.Run(config, func(t *testing.T) {
 			t.Parallel()
 			site := serveSite(t, operators)
-			for name, test := range tests {
-				conn := site.connect(t, test.leaf)
-				may := test.byRole
+			for name, is := range identities() {
+				may := is.byRole
 				if operators != nil {
-					may = test.byName
+					may = is.byName
 				}
-				callAll(t, name, conn, may)
+				callAll(t, name, site.connect(t, is.leaf), func(method protoreflect.MethodDescriptor) codes.Code {
+					if code := admitted()[string(method.Name())]; may || open(method) {
+						return code
+					}
+					return codes.Unauthenticated
+				})
+			}
+			for name, conn := range map[string]*grpc.ClientConn{
+				"none":                          site.dial(t),
+				"the site of another authority": site.dial(t, forged(t, authority.Leaf{Role: link.RoleNode, Name: "eu-west"})),
+				"an operator of another":        site.dial(t, forged(t, authority.Leaf{Role: link.RoleOperator, Name: "ops"})),
+			} {
+				callAll(t, name, conn, func(protoreflect.MethodDescriptor) codes.Code { return codes.Unavailable })
 			}
 		})
 	}
 }
 
-// callAll calls every RPC of the service with an empty request.
-func callAll(t *testing.T, who string, conn *grpc.ClientConn, may bool) {
+// open says whether every certificate of the authority may call.
+func open(method protoreflect.MethodDescriptor) bool {
+	return method.ParentFile().Package() != "antipode.v1"
+}
+
+// callAll calls every RPC that the site serves with an empty request.
+func callAll(t *testing.T, who string, conn *grpc.ClientConn, want func(protoreflect.MethodDescriptor) codes.Code) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	table := admitted()
-	desc := antipodev1.File_antipode_v1_replication_service_proto.Services().Get(0)
-	for i := range desc.Methods().Len() {
-		method := desc.Methods().Get(i)
-		want, known := table[string(method.Name())]
-		if !known {
-			t.Errorf("%s is not in the table", method.Name())
+	defer cancel() // which ends the streams
+	for _, method := range methods(t) {
+		if _, known := admitted()[string(method.Name())]; !known {
+			t.Errorf("%s is not in the table", method.FullName())
 		}
-		if !may {
-			want = codes.Unauthenticated
-		}
-		err := conn.Invoke(ctx, "/"+string(desc.FullName())+"/"+string(method.Name()),
-			dynamicpb.NewMessage(method.Input()), dynamicpb.NewMessage(method.Output()))
-		if status.Code(err) != want {
-			t.Errorf("%s: %s: %v, want %v", who, method.Name(), err, want)
+		if err := call(ctx, conn, method); status.Code(err) != want(method) {
+			t.Errorf("%s: %s: %v, want %v", who, method.FullName(), err, want(method))
 		}
 	}
+}
+
+// methods are the RPCs of all services of the contract but those of primaryd, and of health and reflection.
+func methods(t *testing.T) (all []protoreflect.MethodDescriptor) {
+	t.Helper()
+	for _, name := range []protoreflect.FullName{"antipode.v1", "grpc.health.v1", "grpc.reflection.v1"} {
+		protoregistry.GlobalFiles.RangeFilesByPackage(name, func(file protoreflect.FileDescriptor) bool {
+			for i := range file.Services().Len() {
+				service := file.Services().Get(i)
+				if service.Name() == "FeedService" || service.Name() == "NodeService" {
+					continue
+				}
+				for j := range service.Methods().Len() {
+					all = append(all, service.Methods().Get(j))
+				}
+			}
+			return true
+		})
+	}
+	if len(all) <= len(antipodev1.ReplicationService_ServiceDesc.Methods) {
+		t.Fatalf("there are %d RPCs", len(all))
+	}
+	return all
+}
+
+// call makes one RPC, of either kind, and returns the first error.
+func call(ctx context.Context, conn *grpc.ClientConn, method protoreflect.MethodDescriptor) error {
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{
+		ServerStreams: method.IsStreamingServer(), ClientStreams: method.IsStreamingClient(),
+	}, "/"+string(method.Parent().FullName())+"/"+string(method.Name()))
+	if err != nil {
+		return err
+	}
+	if err := stream.SendMsg(dynamicpb.NewMessage(method.Input())); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return stream.RecvMsg(dynamicpb.NewMessage(method.Output()))
+}
+
+// forged is a certificate of an authority that the site does not know.
+func forged(t *testing.T, leaf authority.Leaf) tls.Certificate {
+	t.Helper()
+	other, err := authority.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := other.Issue(leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "forged.crt"), filepath.Join(dir, "forged.key")
+	if err := authority.Write(made, cert, key); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
 }
 
 // site is the service as secondaryd serves it.
@@ -185,6 +271,27 @@ func (s *site) connect(t *testing.T, leaf authority.Leaf) *grpc.ClientConn {
 	conn, err := client.Connect(client.Config{
 		Address: s.address, CertFile: cert, KeyFile: key, CAFile: filepath.Join(s.dir, "ca.crt"),
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return conn
+}
+
+// dial connects with certificates that client.Connect might not accept, or with none.
+func (s *site) dial(t *testing.T, certificates ...tls.Certificate) *grpc.ClientConn {
+	t.Helper()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(s.authority.CertificatePEM())
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}
+	if len(certificates) > 0 { // shown even if it is of an authority that the server does not name
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificates[0], nil }
+	}
+	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
 	if err != nil {
 		t.Fatal(err)
 	}
