@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 )
 
 // Dialect names the engine behind a DB.
@@ -33,6 +34,9 @@ type DB struct {
 	reader  *sql.DB // on Postgres the same pool as writer
 	logger  *slog.Logger
 	hub     *hub
+
+	patience time.Duration // see defaultPatience
+
 	relaxed bool // SQLite's writer does not wait for the disk now; belongs to whoever holds its one connection
 
 	origins  bool   // the server tells where its history comes from; see Origin
@@ -44,8 +48,12 @@ type DB struct {
 type Option func(*options)
 
 type options struct {
-	wrap func(driver.Connector) driver.Connector
+	wrap     func(driver.Connector) driver.Connector
+	patience time.Duration
 }
+
+// WithPatience sets how long a Read or a try of a Write may take, instead of 30 s.
+func WithPatience(d time.Duration) Option { return func(o *options) { o.patience = d } }
 
 // WithConnector puts something between this package and the drivers, which sees every statement: a test's faults, for
 // one. What it returns must keep the driver's contract. The connection that hears Postgres' notifications goes past it.
@@ -61,7 +69,9 @@ func Open(ctx context.Context, url string, logger *slog.Logger, opts ...Option) 
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	o := options{wrap: func(driver driver.Connector) driver.Connector { return driver }}
+	o := options{
+		wrap: func(driver driver.Connector) driver.Connector { return driver }, patience: defaultPatience,
+	}
 	for _, opt := range opts {
 		opt(&o)
 	}

@@ -42,6 +42,7 @@ func openPostgres(ctx context.Context, url string, logger *slog.Logger, opts opt
 	pool.SetConnMaxLifetime(connectionLifetime)
 	db := &DB{
 		dialect: Postgres, writer: pool, reader: pool, logger: logger, hub: newHub(), instance: rand.Text(),
+		patience: opts.patience,
 	}
 	if err := db.Ping(ctx); err != nil {
 		return nil, errors.Join(err, pool.Close())

@@ -3,6 +3,7 @@ package database_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -87,4 +88,39 @@ func TestPostgresDeadlockIsRunAgain(t *testing.T) {
 		})
 	}
 	writers.Wait()
+}
+
+// A server that stands still is waited for so long and no longer, by callers who set no deadline of their own; and once it
+// goes on, everything does.
+func TestPostgresHangs(t *testing.T) {
+	databasetest.SkipWithoutPostgres(t)
+	cluster := databasetest.NewCluster(t)
+	patient := withTable(t, databasetest.Open(t, cluster.URL("postgres")))
+	set(t, patient, "before", 1)
+	db := databasetest.Open(t, cluster.URL("postgres"), database.WithPatience(time.Second))
+	cluster.Freeze(t)
+	read := func(ctx context.Context) error {
+		return db.Read(ctx, func(ctx context.Context, q database.Queryer) error {
+			var n int
+			return q.QueryRowContext(ctx, "SELECT count(*) FROM kv").Scan(&n)
+		})
+	}
+	write := func(ctx context.Context) error { return db.Write(ctx, put("during", 1)) }
+	for name, call := range map[string]func(context.Context) error{"Read": read, "Write": write} {
+		err := call(context.WithoutCancel(t.Context()))
+		if !errors.Is(err, database.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
+			!strings.Contains(err.Error(), "no answer within 1s") {
+			t.Errorf("%s of a server that stands still: %v", name, err)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := call(ended); !errors.Is(err, context.Canceled) || errors.Is(err, database.ErrUnavailable) {
+			t.Errorf("%s of a caller that has left: %v", name, err)
+		}
+	}
+	cluster.Thaw(t)
+	set(t, patient, "after", 1)
+	if n := rows(t, patient); n != 2 {
+		t.Errorf("%d rows, want those before and after", n)
+	}
 }

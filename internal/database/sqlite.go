@@ -39,7 +39,7 @@ func openSQLite(ctx context.Context, path string, logger *slog.Logger, opts opti
 	}
 	reader.SetMaxOpenConns(sqliteReaders)
 	reader.SetMaxIdleConns(sqliteReaders)
-	db := &DB{dialect: SQLite, writer: writer, reader: reader, logger: logger, hub: newHub()}
+	db := &DB{dialect: SQLite, writer: writer, reader: reader, logger: logger, hub: newHub(), patience: opts.patience}
 	// The writer goes first: it turns the file to WAL, which a connection that is query_only could not.
 	if err := writer.PingContext(ctx); err != nil {
 		return nil, errors.Join(classify(ctx, fmt.Errorf("database: open %s: %w", path, err)), db.Close())

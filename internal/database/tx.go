@@ -10,6 +10,10 @@ import (
 	"time"
 )
 
+// defaultPatience is how long a database may take over a Read or over one try of a Write, the wait for a connection
+// included. A healthy one takes milliseconds; one that is stopped or cut off would be waited for without end.
+const defaultPatience = 30 * time.Second
+
 // writeAttempts bounds how often Write runs a transaction that Postgres breaks off in favour of another.
 const writeAttempts = 10
 
@@ -35,6 +39,8 @@ type Tx struct {
 // On SQLite there is one writer at a time, in the order of arrival, and fn must be short and must not call Write. On
 // Postgres the isolation is READ COMMITTED, and a transaction that was broken off by a deadlock or a serialization
 // failure (SQLSTATE 40P01, 40001) runs again: fn must not act outside the database.
+//
+// The context of fn ends after 30 s, however patient the caller is; the error is ErrUnavailable then.
 func (db *DB) Write(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
 	return db.write(ctx, false, fn)
 }
@@ -58,7 +64,10 @@ func (db *DB) write(ctx context.Context, relaxed bool, fn func(ctx context.Conte
 	}
 }
 
-func (db *DB) writeOnce(ctx context.Context, relaxed bool, fn func(ctx context.Context, tx *Tx) error) error {
+func (db *DB) writeOnce(caller context.Context, relaxed bool, fn func(ctx context.Context, tx *Tx) error) (err error) {
+	ctx, cancel := context.WithTimeout(caller, db.patience)
+	defer cancel()
+	defer func() { err = db.silence(caller, ctx, err) }()
 	conn, err := db.writer.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("database: connect: %w", err)
@@ -132,18 +141,33 @@ func pause(ctx context.Context, attempt int) error {
 
 // Read runs fn on one snapshot of the database: all its queries see the same commits. It cannot write. It never waits
 // for a writer. fn should be short: a snapshot that is held keeps SQLite from shrinking its log and Postgres from
-// vacuuming.
-func (db *DB) Read(ctx context.Context, fn func(ctx context.Context, q Queryer) error) error {
+// vacuuming. It ends after 30 s, as Write's does.
+func (db *DB) Read(caller context.Context, fn func(ctx context.Context, q Queryer) error) error {
+	ctx, cancel := context.WithTimeout(caller, db.patience)
+	defer cancel()
+	return classify(caller, db.silence(caller, ctx, db.readOnce(ctx, fn)))
+}
+
+func (db *DB) readOnce(ctx context.Context, fn func(ctx context.Context, q Queryer) error) error {
 	options := &sql.TxOptions{ReadOnly: true}
 	if db.dialect == Postgres {
 		options.Isolation = sql.LevelRepeatableRead
 	}
 	tx, err := db.reader.BeginTx(ctx, options)
 	if err != nil {
-		return classify(ctx, fmt.Errorf("database: begin to read: %w", err))
+		return fmt.Errorf("database: begin to read: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing was written
-	return classify(ctx, fn(ctx, tx))
+	return fn(ctx, tx)
+}
+
+// silence makes the end of our own patience what it is to the caller: a database that does not answer.
+func (db *DB) silence(caller, ours context.Context, err error) error {
+	if err == nil || caller.Err() != nil || ours.Err() == nil {
+		return err
+	}
+	// Without the chain: to whoever asks for a deadline, it was not the caller's.
+	return &unavailableError{cause: fmt.Errorf("no answer within %v: %s", db.patience, err.Error())}
 }
 
 // Now is the database's clock; see DB.Now.

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -83,6 +84,43 @@ func (c *Cluster) Start(t testing.TB) {
 	t.Helper()
 	if err := c.start(); err != nil {
 		t.Fatalf("databasetest: start Postgres: %v", err)
+	}
+}
+
+// Freeze stops every process of the server where it is, as a machine does that hangs: connections stand, and nothing
+// answers. Thaw lets them go on. It skips the test where processes cannot be told apart.
+func (c *Cluster) Freeze(t testing.TB) {
+	t.Helper()
+	c.signal(t, syscall.SIGSTOP)
+	t.Cleanup(func() { c.Thaw(t) })
+}
+
+// Thaw is the end of Freeze; once more does nothing.
+func (c *Cluster) Thaw(t testing.TB) {
+	t.Helper()
+	c.signal(t, syscall.SIGCONT)
+}
+
+// signal sends to the server's first process and to its children.
+func (c *Cluster) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(c.dir, "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatalf("databasetest: %v", err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%s/task/%s/children", first, first))
+	if err != nil {
+		t.Skipf("databasetest: the server's processes are not to be found: %v", err)
+	}
+	for _, field := range strings.Fields(first + " " + string(children)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatalf("databasetest: %v", err)
+		}
+		if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatalf("databasetest: %v to %d: %v", s, pid, err)
+		}
 	}
 }
 
