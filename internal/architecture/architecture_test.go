@@ -15,6 +15,7 @@ import (
 // The floors, lowest first. Packages of one floor do not import each other.
 const (
 	contract   = iota // generated from the protos
+	ground            // what even parts of the foundation share
 	foundation        // what knows nothing of replication: database, registry, link, telemetry
 	equipment         // built on one part of the foundation
 	domain            // what the daemons know: the feed, the nodes, the tracking table, the plan
@@ -38,6 +39,7 @@ type place struct {
 func places() map[string]place {
 	return map[string]place{
 		"gen/antipode/v1":                {floor: contract, wire: true},
+		"internal/connections":           {floor: ground},
 		"internal/database":              {floor: foundation},
 		"internal/link":                  {floor: foundation, wire: true},
 		"internal/registry":              {floor: foundation, oras: true},

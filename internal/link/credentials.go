@@ -25,6 +25,7 @@ type serverCredentials struct {
 	pair     *followed[tls.Certificate]
 	roots    *followed[*x509.CertPool]
 	refusals *refusals
+	own      func(raw net.Conn, owner string, most int) bool // connections.Listener's
 }
 
 func newServerCredentials(cfg ServerConfig) (*serverCredentials, error) {
@@ -74,7 +75,12 @@ func (c *serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 	if !ok {
 		return nil, nil, errors.Join(fmt.Errorf("link: unexpected handshake result %T", info), conn.Close())
 	}
-	return conn, authInfo{TLSInfo: verified, identity: identity}, nil
+	if !c.own(raw, identity.String(), maxOwned) {
+		err := fmt.Errorf("%s has %d connections already", identity, maxOwned)
+		c.refusals.report(raw.RemoteAddr(), err)
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	return conn, authInfo{TLSInfo: verified, identity: identity, hangUp: raw.Close}, nil
 }
 
 // Clone returns the same credentials: they hold no per-connection state.

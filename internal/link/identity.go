@@ -137,6 +137,7 @@ func parseURI(uri *url.URL) (Identity, error) {
 type authInfo struct {
 	credentials.TLSInfo
 	identity Identity
+	hangUp   func() error // closes the connection; nil in process
 }
 
 // IdentityFrom returns the identity of the RPC's peer. It is false outside of an RPC on a connection that this package

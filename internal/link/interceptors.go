@@ -20,16 +20,21 @@ import (
 // chain is what goes around every RPC, see unaryChain.
 func chain(cfg ServerConfig) []grpc.ServerOption {
 	logger, logOptions := logs(cfg)
+	running := newCrowd()
 	stream := []grpc.StreamServerInterceptor{
 		logging.StreamServerInterceptor(logger, logOptions...),
 		mapStream(cfg.MapError),
 		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(recovered(cfg))),
+		running.stream,
 		selector.StreamServerInterceptor(authorizer(cfg.Authorize).stream, guarded),
+		stall{timeout: cfg.StallTimeout, logger: cfg.Logger}.stream,
 	}
 	if cfg.Metrics != nil {
 		stream = append([]grpc.StreamServerInterceptor{cfg.Metrics.rpc.StreamServerInterceptor()}, stream...)
 	}
-	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unaryChain(cfg)...), grpc.ChainStreamInterceptor(stream...)}
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(append(unaryChain(cfg), running.unary)...), grpc.ChainStreamInterceptor(stream...),
+	}
 }
 
 // unaryChain returns the interceptors, outermost first: metrics, logs, error map, recovery, authorization. Metrics and

@@ -14,6 +14,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+
+	"github.com/antipode-registry/antipode/internal/connections"
 )
 
 // Bounds of the server, each set on purpose.
@@ -26,6 +28,12 @@ const (
 	maxHeaderBytes = 64 << 10
 	// maxStreams per connection: a site uses one subscription, its reports and a listing per worker.
 	maxStreams = 128
+	// maxConnections of all peers together. Those that have not shown their certificate yet make room for new ones.
+	maxConnections = 1024
+	// maxOwned is how many connections one certificate's name has: several processes of a site and its command lines.
+	maxOwned = 32
+	// maxRunning is how many RPCs of one name run at once, over all of its connections.
+	maxRunning = 256
 	// connectionTimeout is for the TLS and HTTP/2 handshakes together.
 	connectionTimeout = 10 * time.Second
 
@@ -34,6 +42,8 @@ const (
 	pingInterval  = 30 * time.Second
 	pingTimeout   = 10 * time.Second
 
+	// defaultStallTimeout is long enough for a message over the slowest line, and for a site whose database is slow.
+	defaultStallTimeout     = 2 * time.Minute
 	defaultMaxConnectionAge = 30 * time.Minute
 	connectionAgeGrace      = 5 * time.Minute
 	defaultStopTimeout      = 5 * time.Second
@@ -61,6 +71,9 @@ type ServerConfig struct {
 	MapError func(error) error
 	// StopTimeout bounds the graceful part of a stop; 0 = 5 s.
 	StopTimeout time.Duration
+	// StallTimeout is how long a stream's message may wait for a peer to take it; then the connection is closed, for the
+	// peer reads nothing any more. 0 = 2 min.
+	StallTimeout time.Duration
 	// MaxConnectionAge, plus five minutes for running RPCs, ends each connection, so that a withdrawn or expired
 	// certificate does not live on; 0 = 30 min.
 	MaxConnectionAge time.Duration
@@ -69,7 +82,7 @@ type ServerConfig struct {
 // Server is a gRPC server on mutual TLS 1.3 with health and reflection.
 type Server struct {
 	cfg      ServerConfig
-	listener net.Listener
+	listener *connections.Listener
 	grpc     *grpc.Server
 	health   *health.Server
 	stopping chan struct{}
@@ -87,10 +100,12 @@ func Listen(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link: %w", err)
 	}
-	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Listen)
+	inner, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("link: %w", err)
 	}
+	listener := connections.Limit(inner, maxConnections, cfg.Logger)
+	creds.own = listener.Own
 	s := &Server{
 		cfg:      cfg,
 		listener: listener,
@@ -109,6 +124,9 @@ func (cfg ServerConfig) withDefaults() ServerConfig {
 	}
 	if cfg.StopTimeout <= 0 {
 		cfg.StopTimeout = defaultStopTimeout
+	}
+	if cfg.StallTimeout <= 0 {
+		cfg.StallTimeout = defaultStallTimeout
 	}
 	if cfg.MaxConnectionAge <= 0 {
 		cfg.MaxConnectionAge = defaultMaxConnectionAge

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/antipode-registry/antipode/internal/connections"
 )
 
 // Bounds of the HTTP server, each set on purpose.
@@ -22,6 +24,8 @@ const (
 	// idleTimeout is longer than the pause between two notifications or scrapes, so that their connections are reused.
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 64 << 10
+	// maxConnections is a thousand for registries, scrapes and people together. Idle ones make room for new ones.
+	maxConnections = 1024
 	// shutdownTimeout is how long requests may go on after the stop.
 	shutdownTimeout = 5 * time.Second
 )
@@ -35,6 +39,7 @@ const (
 func ServeHTTP(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	limited := connections.Limit(listener, maxConnections, logger)
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: headerTimeout,
@@ -43,13 +48,22 @@ func ServeHTTP(ctx context.Context, listener net.Listener, handler http.Handler,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		ConnState: func(conn net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateActive:
+				limited.Busy(conn)
+			case http.StateIdle:
+				limited.Rest(conn)
+			case http.StateNew, http.StateHijacked, http.StateClosed: // at rest from the beginning; its own Close tells
+			}
+		},
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
 	var failure error
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		failure = server.Serve(listener)
+		failure = server.Serve(limited)
 	}()
 	select {
 	case <-served:
