@@ -113,7 +113,7 @@ func (c *Cluster) signal(t testing.TB, s syscall.Signal) {
 	if err != nil {
 		t.Skipf("databasetest: the server's processes are not to be found: %v", err)
 	}
-	for _, field := range strings.Fields(first + " " + string(children)) {
+	for field := range strings.FieldsSeq(first + " " + string(children)) {
 		pid, err := strconv.Atoi(field)
 		if err != nil {
 			t.Fatalf("databasetest: %v", err)
