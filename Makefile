@@ -147,15 +147,33 @@ PEERS := \
 	regsync=github.com/regclient/regclient/cmd/regsync@v0.11.7 \
 	oras=oras.land/oras/cmd/oras@v1.3.6
 $(foreach tool,$(PEERS),$(eval $(call install,$(tool))))
-WORKLOADS ?= W1
-PROGRAMS ?= floor,antipode,regsync,crane,oras
-RTT ?= 0s
-RUNS ?= 1
+WORKLOADS ?= W1,W2,W3,W4,W4r,W5,W6
+PROGRAMS ?= floor,antipode,regsync,crane,oras$(if $(shell command -v skopeo),$(comma)skopeo)
+RTT ?= 0s,50ms
+RUNS ?= 3
+RESULTS ?= $(CURDIR)/bench.jsonl
+comma := ,
 
 .PHONY: bench
-bench: tools build $(foreach tool,$(PEERS),$(call stamp,$(tool))) ## Measure the pair beside other copiers: WORKLOADS=W1,...,W6 PROGRAMS=... RTT=0s,50ms RUNS=3
+bench: tools build $(foreach tool,$(PEERS),$(call stamp,$(tool))) ## Measure the pair beside other copiers: WORKLOADS=W1,...,W6 PROGRAMS=... RTT=0s,50ms RUNS=3 PROFILE=1
 	@ANTIPODE_BENCH_WORKLOADS=$(WORKLOADS) ANTIPODE_BENCH_PROGRAMS=$(PROGRAMS) ANTIPODE_BENCH_RTT=$(RTT) \
-		ANTIPODE_BENCH_RESULTS=$(CURDIR)/bench.jsonl go test ./bench -run '^$$' -bench Copy -benchtime $(RUNS)x -timeout 6h
+		ANTIPODE_BENCH_RUNS=$(RUNS) ANTIPODE_BENCH_BANDWIDTH=$(BANDWIDTH) ANTIPODE_BENCH_SCALE=$(SCALE) ANTIPODE_BENCH_RESULTS=$(RESULTS) \
+		$(if $(PROFILE),ANTIPODE_BENCH_DAEMONS=bin/profiled ANTIPODE_BENCH_PROFILES=$(CURDIR)/bin/profiled) \
+		go test ./bench -v -run '^$$' -bench Copy -benchtime 1x -timeout 12h
+
+ifdef PROFILE
+bench: profiled
+endif
+
+.PHONY: profiled
+profiled: ## Build the daemons so that `make bench PROFILE=1` gets their CPU profiles, in bin/profiled
+	@echo "build $(DAEMONS) with profiles"
+	@mkdir -p bin/profiled
+	@for daemon in $(DAEMONS); do \
+		printf '{"Replace":{"%s":"%s"}}' "$(CURDIR)/$$daemon/profile.go" "$(CURDIR)/bench/testdata/profile.go" \
+			> bin/profiled/overlay.json; \
+		go build -overlay bin/profiled/overlay.json -o bin/profiled/ ./$$daemon; \
+	done
 
 .PHONY: torture
 torture: $(DEMO_STAMPS) ## Random work and faults against a whole pair; SEED=1 DURATION=2m DATABASE=sqlite|postgres

@@ -1,12 +1,11 @@
 package bench
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,66 +14,44 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if path := os.Getenv("ANTIPODE_BENCH_FLOOR"); path != "" {
-		if err := runFloor(path, os.Getenv("ANTIPODE_BENCH_FROM"), os.Getenv("ANTIPODE_BENCH_TO")); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	var err error
+	switch {
+	case os.Getenv(launchVariable) != "":
+		err = runLaunch(os.Getenv(launchVariable))
+	case os.Getenv("ANTIPODE_BENCH_FLOOR") != "":
+		err = runFloor(os.Getenv("ANTIPODE_BENCH_FLOOR"), os.Getenv("ANTIPODE_BENCH_FROM"), os.Getenv("ANTIPODE_BENCH_TO"))
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
-}
-
-// result is one run of one program.
-type result struct {
-	Workload, Program string
-	RTT               time.Duration
-	Wall, CPU         time.Duration
-	RSS               int64 // KiB, of the largest process
-	Source            traffic
-	Destination       traffic
-	Own               traffic // between primaryd and its registry; the pair's alone
-	At                time.Time
-}
-
-// traffic is what passed one proxy.
-type traffic struct {
-	Requests int
-	Bytes    int64 // of bodies, both ways
-	Kinds    map[string]int
-}
-
-func measure(p *registrytest.Proxy) traffic {
-	if p == nil {
-		return traffic{}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
-	t := traffic{Kinds: map[string]int{}}
-	for _, r := range p.Requests() {
-		t.Requests++
-		t.Bytes += r.RequestBytes + r.ResponseBytes
-		t.Kinds[r.Method+" "+r.Kind]++
-	}
-	return t
 }
 
-// BenchmarkCopy runs the workloads of ANTIPODE_BENCH_WORKLOADS by the programs of ANTIPODE_BENCH_PROGRAMS at the round
-// trips of ANTIPODE_BENCH_RTT and appends each result to ANTIPODE_BENCH_RESULTS as a line of JSON.
+// BenchmarkCopy runs the workloads of ANTIPODE_BENCH_WORKLOADS at the round trips of ANTIPODE_BENCH_RTT, each
+// ANTIPODE_BENCH_RUNS times by each of the programs of ANTIPODE_BENCH_PROGRAMS in turn, and appends each result to
+// ANTIPODE_BENCH_RESULTS as a line of JSON. W5 and W6 go on where W1 ends, so W1 is measured with them.
 func BenchmarkCopy(b *testing.B) {
+	runs, err := strconv.Atoi(value("ANTIPODE_BENCH_RUNS", "1"))
+	if err != nil {
+		b.Fatal(err)
+	}
 	storage := b.TempDir()
 	for _, w := range workloads {
-		if !chosen("ANTIPODE_BENCH_WORKLOADS", w.name) {
+		if !w.chosen() {
 			continue
 		}
-		for _, name := range []string{"floor", "antipode", "regsync", "crane", "oras", "skopeo"} {
-			if !chosen("ANTIPODE_BENCH_PROGRAMS", name) {
-				continue
-			}
-			for _, rtt := range rtts(b) {
-				b.Run(fmt.Sprintf("%s/%s/%s", w.name, name, rtt), func(b *testing.B) {
-					for b.Loop() {
-						record(b, once(b, w, name, filepath.Join(storage, w.name), rtt))
+		for _, rtt := range rtts(b) {
+			for run := range runs {
+				for _, name := range []string{"floor", "antipode", "regsync", "crane", "oras", "skopeo"} {
+					if !chosen("ANTIPODE_BENCH_PROGRAMS", name) {
+						continue
 					}
-				})
+					b.Run(fmt.Sprintf("%s/%s/%d/%s", w.name, rtt, run+1, name), func(b *testing.B) {
+						once(b, w, name, filepath.Join(storage, w.name), rtt)
+					})
+				}
 			}
 		}
 	}
@@ -82,55 +59,110 @@ func BenchmarkCopy(b *testing.B) {
 
 // stage is what one run stands on.
 type stage struct {
-	source, destination *registrytest.Process
+	workload            workload
+	source, destination registry
 	before, after, own  *registrytest.Proxy
 	program             program
 	run                 run
+	name                string
+	rtt                 time.Duration
 }
 
-func once(b *testing.B, w workload, name, storage string, rtt time.Duration) result {
+// registry is one of either kind.
+type registry interface{ URL() string }
+
+// once lets one program copy one workload into an empty registry, and goes on from there where the workload does.
+func once(b *testing.B, w workload, name, storage string, rtt time.Duration) {
 	b.Helper()
 	s := set(b, w, name, storage, rtt)
-	if w.before {
-		if _, err := s.program.copy(b, s.run); err != nil {
-			b.Fatal(err)
-		}
+	known := measure(s.own) // what primaryd asked to know the source
+	r := s.measured(b, w.name)
+	if name == "antipode" {
+		r.Own.add(known)
 	}
-	own := measure(s.own) // what primaryd asked to know the source
+	record(b, r)
+	if r.Incomplete != "" || !w.goesOn {
+		return
+	}
+	if chosen("ANTIPODE_BENCH_WORKLOADS", unchangedName) && name != "floor" {
+		record(b, s.unchanged(b))
+	}
+	if chosen("ANTIPODE_BENCH_WORKLOADS", oneNewTagName) {
+		record(b, s.oneNewTag(b))
+	}
+}
+
+// measured lets the program copy, counts from here on, and compares at the end.
+func (s *stage) measured(b *testing.B, workload string) result {
+	b.Helper()
+	if err := s.program.prepare(b, s.run); err != nil {
+		b.Fatal(err)
+	}
 	s.reset()
-	if w.change != nil {
-		to := registrytest.NewClient(s.source.URL())
-		defer to.Close()
-		if err := w.change(b.Context(), to); err != nil {
-			b.Fatal(err)
-		}
-	}
 	began := time.Now()
 	used, err := s.program.copy(b, s.run)
 	if err != nil {
 		b.Fatal(err)
 	}
 	r := result{
-		Workload: w.name, Program: name, RTT: rtt, Wall: time.Since(began), CPU: used.cpu, RSS: used.rss,
+		Workload: workload, Program: s.name, RTT: s.rtt, Wall: time.Since(began), Processes: used,
 		Source: measure(s.before), Destination: measure(s.after), Own: measure(s.own), At: began,
 	}
-	if !w.before {
-		r.Own.add(own)
-	}
-	if err := registrytest.Equal(b.Context(), s.source.URL(), s.destination.URL()); err != nil {
-		b.Fatalf("%s left the registries unequal: %v", name, err)
-	}
+	r.Incomplete = s.compare(b)
 	return r
 }
 
-func (t *traffic) add(other traffic) {
-	t.Requests, t.Bytes = t.Requests+other.Requests, t.Bytes+other.Bytes
-	for kind, n := range other.Kinds {
-		if t.Kinds == nil {
-			t.Kinds = map[string]int{}
-		}
-		t.Kinds[kind] += n
+// compare says what the destination lacks. The floor and the pair must lack nothing.
+func (s *stage) compare(b *testing.B) string {
+	b.Helper()
+	err := equal(b.Context(), s.source.URL(), s.destination.URL(), s.workload.referrersAPI)
+	switch {
+	case err == nil:
+		return ""
+	case s.name == "floor" || s.name == "antipode":
+		b.Fatalf("%s left the registries unequal: %.4000v", s.name, err)
 	}
+	return fmt.Sprintf("%.300v", err)
+}
+
+// unchanged lets the program run again over what it has copied; the pair runs on.
+func (s *stage) unchanged(b *testing.B) result {
+	b.Helper()
+	p, isPair := s.program.(*pair)
+	if !isPair {
+		return s.measured(b, unchangedName)
+	}
+	s.reset()
+	r := result{Workload: unchangedName, Program: s.name, RTT: s.rtt, At: time.Now()}
+	before := p.used(b)
+	r.Link = p.idle(b)
+	r.Wall, r.Processes = time.Since(r.At), less(p.used(b), before)
+	r.Source, r.Destination, r.Own = measure(s.before), measure(s.after), measure(s.own)
+	s.reset()
+	p.sweep(b)
+	swept := measure(s.own)
+	r.Sweep = &swept
+	return r
+}
+
+// oneNewTag pushes an image and lets the program copy that. Of the pair a series of pushes is measured, too.
+func (s *stage) oneNewTag(b *testing.B) result {
+	b.Helper()
+	to := registrytest.NewClient(s.source.URL())
+	defer to.Close()
+	if p, isPair := s.program.(*pair); isPair {
+		r := s.push(b, to, p)
+		r.Pushes = s.series(b, to)
+		r.Incomplete = s.compare(b)
+		return r
+	}
+	if err := to.Push(b.Context(), repository(1), "new", newImage(0)); err != nil {
+		b.Fatal(err)
+	}
+	if _, isFloor := s.program.(*floorProgram); isFloor {
+		s.program = &floorProgram{repository: repository(1), tag: "new"}
+	}
+	return s.measured(b, oneNewTagName)
 }
 
 func (s *stage) reset() {
@@ -141,68 +173,53 @@ func (s *stage) reset() {
 	}
 }
 
-// set starts the registries and what stands between them and the program. A change to the source must not stay, so such
-// a workload has a source of its own for each run.
+// set starts the registries and what stands between them and the program. The workload's content is made once; a
+// change to the source must not stay, so such a workload has a copy of it for each run.
 func set(b *testing.B, w workload, name, storage string, rtt time.Duration) *stage {
 	b.Helper()
-	if w.change != nil {
-		storage = filepath.Join(b.TempDir(), "source")
-	}
-	s := &stage{run: run{dir: b.TempDir()}}
-	var pairs *pair
+	s := &stage{workload: w, name: name, rtt: rtt, run: run{dir: b.TempDir(), rtt: rtt, referrersAPI: w.referrersAPI}}
 	var notify []registrytest.Option
+	var p *pair
 	if name == "antipode" {
-		pairs = &pair{
-			httpAddress: fmt.Sprintf("127.0.0.1:%d", registrytest.ReservePort(b)),
-			grpcAddress: fmt.Sprintf("127.0.0.1:%d", registrytest.ReservePort(b)),
-		}
-		if w.change != nil {
-			notify = append(notify, registrytest.WithNotifications("http://"+pairs.httpAddress+"/notifications", secret))
-		}
+		p = newPair(b)
+		notify = append(notify, registrytest.WithNotifications("http://"+p.httpAddress+"/notifications", secret))
 	}
-	s.source = w.source(b, storage, notify...)
-	s.destination = registrytest.Distribution(b)
+	s.source, s.destination = w.registries(b, storage, notify...)
 	s.before, s.after = registrytest.NewProxy(b, s.source.URL()), registrytest.NewProxy(b, s.destination.URL())
-	if rtt > 0 {
-		s.before.Fault(func(*http.Request) registrytest.Fault { return registrytest.Fault{Delay: after(rtt)} })
-	}
 	s.run.source, s.run.destination, s.run.direct = s.before.URL(), s.after.URL(), s.source.URL()
-	s.program = named(name, pairs)
-	if pairs != nil {
-		s.own = registrytest.NewProxy(b, s.source.URL())
-		from := registrytest.NewClient(s.source.URL())
-		defer from.Close()
-		all, err := from.Repositories(b.Context())
-		if err != nil {
-			b.Fatal(err)
-		}
-		pairs.own, pairs.repositories = s.own.URL(), len(all)
-		pairs.prepare(b, s.run)
+	if cap := bandwidth(b); rtt > 0 || cap > 0 {
+		s.run.source = "http://" + newRelay(b, s.before.Host(), rtt, cap).address()
 	}
+	if p == nil {
+		s.program = named(name)
+		return s
+	}
+	s.program = p
+	s.own = registrytest.NewProxy(b, s.source.URL())
+	p.own, p.after = s.own.URL(), s.after
+	p.start(b, s.run)
 	return s
 }
 
-// after is a channel that gives a value when the time has passed.
-func after(d time.Duration) <-chan struct{} {
-	passed := make(chan struct{})
-	time.AfterFunc(d, func() { close(passed) })
-	return passed
-}
-
-func named(name string, p *pair) program {
+func named(name string) program {
 	switch name {
 	case "floor":
-		return floorProgram{}
-	case "antipode":
-		return p
+		return &floorProgram{}
 	case "regsync":
-		return regsync{}
+		return &regsync{}
 	case "crane":
 		return crane()
 	case "oras":
 		return oras()
 	}
 	return skopeo()
+}
+
+func value(variable, otherwise string) string {
+	if text := os.Getenv(variable); text != "" {
+		return text
+	}
+	return otherwise
 }
 
 // chosen says whether a list in the environment names it; an empty list names all.
@@ -214,10 +231,7 @@ func chosen(variable, name string) bool {
 func rtts(b *testing.B) []time.Duration {
 	b.Helper()
 	var all []time.Duration
-	for text := range strings.SplitSeq(os.Getenv("ANTIPODE_BENCH_RTT"), ",") {
-		if text == "" {
-			text = "0s"
-		}
+	for text := range strings.SplitSeq(value("ANTIPODE_BENCH_RTT", "0s"), ",") {
 		rtt, err := time.ParseDuration(text)
 		if err != nil {
 			b.Fatal(err)
@@ -227,32 +241,12 @@ func rtts(b *testing.B) []time.Duration {
 	return all
 }
 
-// record shows a result and keeps it.
-func record(b *testing.B, r result) {
+// bandwidth is the cap of the line to the source, in bytes a second; 0 = none.
+func bandwidth(b *testing.B) int {
 	b.Helper()
-	b.Logf("%s %s: wall %.2fs, cpu %.2fs, rss %d MiB, source %d requests %.1f MB, destination %d requests %.1f MB, own %d requests",
-		r.Workload, r.Program, r.Wall.Seconds(), r.CPU.Seconds(), r.RSS>>10, r.Source.Requests, float64(r.Source.Bytes)/1e6,
-		r.Destination.Requests, float64(r.Destination.Bytes)/1e6, r.Own.Requests)
-	b.Logf("  source %v, destination %v, own %v", r.Source.Kinds, r.Destination.Kinds, r.Own.Kinds)
-	path := os.Getenv("ANTIPODE_BENCH_RESULTS")
-	if path == "" {
-		return
-	}
-	line, err := json.Marshal(r)
+	mib, err := strconv.ParseFloat(value("ANTIPODE_BENCH_BANDWIDTH", "0"), 64)
 	if err != nil {
 		b.Fatal(err)
 	}
-	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer file.Close()
-	if _, err := file.Write(append(line, '\n')); err != nil {
-		b.Fatal(err)
-	}
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+	return int(mib * (1 << 20))
 }

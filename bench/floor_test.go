@@ -38,12 +38,22 @@ type manifestRoute struct {
 	References                    []string // tags, or the digest where nothing tags it
 }
 
-// survey walks the source and plans the floor's way.
-func survey(t testing.TB, sourceURL string) route {
+// survey walks the source and plans the floor's way: for everything, or for one tag.
+func survey(t testing.TB, run run, repository, tag string) route {
 	t.Helper()
-	from := registrytest.NewClient(sourceURL)
+	from := registrytest.NewClient(run.direct)
 	defer from.Close()
-	s := surveyor{from: from, seen: map[string]int{}, blobs: map[string]int{}}
+	s := surveyor{from: from, run: run, seen: map[string]int{}, blobs: map[string]int{}}
+	if tag != "" {
+		m, err := from.Manifest(t.Context(), repository, tag)
+		if err == nil {
+			err = s.visit(t.Context(), repository, m.Digest, tag)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.route()
+	}
 	repositories, err := from.Repositories(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +74,7 @@ func survey(t testing.TB, sourceURL string) route {
 
 type surveyor struct {
 	from      *registrytest.Client
+	run       run
 	seen      map[string]int // repository@digest -> place in manifests
 	manifests []manifestRoute
 	depths    []int
@@ -113,6 +124,23 @@ func (s *surveyor) visit(ctx context.Context, repository, digest, tag string) er
 		route.References = []string{tag}
 	}
 	s.manifests, s.depths = append(s.manifests, route), append(s.depths, depth)
+	return s.referrers(ctx, repository, digest)
+}
+
+// referrers visits what refers to a manifest, where the registry is asked for that.
+func (s *surveyor) referrers(ctx context.Context, repository, digest string) error {
+	if !s.run.referrersAPI {
+		return nil
+	}
+	all, err := referrersOf(ctx, s.run.direct, repository, digest)
+	if err != nil {
+		return err
+	}
+	for _, referrer := range all {
+		if err := s.visit(ctx, repository, referrer, ""); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

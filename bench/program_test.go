@@ -1,204 +1,175 @@
 package bench
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"go.yaml.in/yaml/v3"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/antipode-registry/antipode/internal/registrytest"
 )
 
-// program copies a whole registry to another once.
+// program copies a whole registry to another.
 type program interface {
-	name() string
-	// copy copies everything; source and destination are proxies before the registries, direct is the source itself.
-	copy(t testing.TB, run run) (usage, error)
+	// prepare finds out what the program is told beforehand; that is not measured.
+	prepare(t testing.TB, run run) error
+	// copy copies everything and says what that took.
+	copy(t testing.TB, run run) ([]usage, error)
 }
 
 // run is what a program is given.
 type run struct {
-	source, destination string // URLs of the proxies
+	source, destination string // URLs of the proxies before the registries
 	direct              string // URL of the source's registry, for what a program may know beforehand
-	dir                 string // of its own, kept over the runs of one workload
+	dir                 string // of its own, kept over the phases of a run
+	rtt                 time.Duration
+	referrersAPI        bool
 }
 
-// usage is what processes took.
-type usage struct {
-	cpu time.Duration
-	rss int64 // KiB, of the largest process
+// atOnce is how many processes of a program that copies one repository at a time run side by side, and how much of a
+// program that can be told does at once: the floor and the pair have as much under way.
+const (
+	atOnce    = 8
+	inProcess = 16
+)
+
+// floorProgram is the floor: see floor_test.go. With a repository and a tag it copies that alone.
+type floorProgram struct {
+	repository, tag string
+	path            string
 }
 
-func (u usage) add(state *os.ProcessState) usage {
-	u.cpu += state.UserTime() + state.SystemTime()
-	if r, ok := state.SysUsage().(*syscall.Rusage); ok {
-		u.rss = max(u.rss, r.Maxrss)
-	}
-	return u
-}
-
-// atOnce is how many processes of a program that copies one repository at a time run side by side.
-const atOnce = 8
-
-// commands runs commands side by side and adds up what they took.
-func commands(ctx context.Context, lines [][]string) (usage, error) {
-	states := make([]*os.ProcessState, len(lines))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
-	for i, line := range lines {
-		group.Go(func() error {
-			cmd := exec.CommandContext(ctx, line[0], line[1:]...)
-			output, err := cmd.CombinedOutput()
-			states[i] = cmd.ProcessState
-			if err != nil {
-				return fmt.Errorf("%s: %w: %.2000s", strings.Join(line, " "), err, output)
-			}
-			return nil
-		})
-	}
-	err := group.Wait()
-	var total usage
-	for _, state := range states {
-		if state != nil {
-			total = total.add(state)
-		}
-	}
-	return total, err
-}
-
-// floorProgram is the floor: see floor_test.go.
-type floorProgram struct{}
-
-func (floorProgram) name() string { return "floor" }
-
-func (floorProgram) copy(t testing.TB, run run) (usage, error) {
+func (f *floorProgram) prepare(t testing.TB, run run) error {
 	t.Helper()
-	text, err := json.Marshal(survey(t, run.direct))
+	text, err := json.Marshal(survey(t, run, f.repository, f.tag))
 	if err != nil {
-		return usage{}, err
+		return err
 	}
-	path := filepath.Join(run.dir, "route.json")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		return usage{}, err
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), "ANTIPODE_BENCH_FLOOR="+path, "ANTIPODE_BENCH_FROM="+run.source,
-		"ANTIPODE_BENCH_TO="+run.destination)
-	output, err := cmd.CombinedOutput()
-	if err != nil {
-		return usage{}, fmt.Errorf("floor: %w: %s", err, output)
-	}
-	return usage{}.add(cmd.ProcessState), nil
+	f.path = filepath.Join(run.dir, "route.json")
+	return os.WriteFile(f.path, text, 0o600)
 }
 
-// peer is another program, which copies repository by repository.
+func (f *floorProgram) copy(t testing.TB, run run) ([]usage, error) {
+	t.Helper()
+	return commands(t, run.dir, "floor", launch{
+		Lines: [][]string{{os.Args[0]}}, AtOnce: 1,
+		Env: []string{
+			"ANTIPODE_BENCH_FLOOR=" + f.path, "ANTIPODE_BENCH_FROM=" + run.source, "ANTIPODE_BENCH_TO=" + run.destination,
+		},
+	})
+}
+
+// peer is another program, which is run for each repository, or for each tag.
 type peer struct {
 	label string
-	line  func(run run, source, destination, repository string, tags map[string]string) []string
+	lines func(source, destination, repository string, tags []string, repositories int) [][]string
+	todo  [][]string
 }
 
-func (p peer) name() string { return p.label }
-
-func (p peer) copy(t testing.TB, run run) (usage, error) {
+func (p *peer) prepare(t testing.TB, run run) error {
 	t.Helper()
 	from := registrytest.NewClient(run.direct)
 	defer from.Close()
 	repositories, err := from.Repositories(t.Context())
 	if err != nil {
-		return usage{}, err
+		return err
 	}
-	var lines [][]string
+	p.todo = nil
 	for _, repository := range repositories {
-		tags, err := from.Tags(t.Context(), repository)
+		tags, err := from.TagNames(t.Context(), repository)
 		if err != nil {
-			return usage{}, err
+			return err
 		}
-		line := p.line(run, strings.TrimPrefix(run.source, "http://"), strings.TrimPrefix(run.destination, "http://"),
-			repository, tags)
-		lines = append(lines, line)
+		p.todo = append(p.todo, p.lines(strings.TrimPrefix(run.source, "http://"),
+			strings.TrimPrefix(run.destination, "http://"), repository, tags, len(repositories))...)
 	}
-	return commands(t.Context(), lines)
+	return nil
+}
+
+func (p *peer) copy(t testing.TB, run run) ([]usage, error) {
+	t.Helper()
+	return commands(t, run.dir, p.label, launch{Lines: p.todo, AtOnce: atOnce})
 }
 
 func crane() program {
-	return peer{"crane", func(_ run, source, destination, repository string, _ map[string]string) []string {
-		return []string{tool("crane"), "copy", "--all-tags", source + "/" + repository, destination + "/" + repository}
+	return &peer{label: "crane", lines: func(source, destination, repository string, _ []string, repositories int) [][]string {
+		jobs := "2"
+		if repositories == 1 {
+			jobs = "16"
+		}
+		return [][]string{{
+			tool("crane"), "copy", "--all-tags", "--jobs", jobs, source + "/" + repository, destination + "/" + repository,
+		}}
 	}}
 }
 
+// oras takes one manifest at a time as its source.
 func oras() program {
-	return peer{"oras", func(_ run, source, destination, repository string, tags map[string]string) []string {
-		var names []string
-		for tag := range tags {
-			names = append(names, tag)
+	return &peer{label: "oras", lines: func(source, destination, repository string, tags []string, _ int) [][]string {
+		var lines [][]string
+		for _, tag := range tags {
+			lines = append(lines, []string{
+				tool("oras"), "copy", "--recursive", "--from-plain-http", "--to-plain-http",
+				source + "/" + repository + ":" + tag, destination + "/" + repository + ":" + tag,
+			})
 		}
-		// One manifest at a time is all that it can name as its source; a shell goes through them.
-		script := ""
-		for _, tag := range names {
-			script += fmt.Sprintf("%s copy --recursive --from-plain-http --to-plain-http %s/%s:%s %s/%s:%s || exit 1\n",
-				tool("oras"), source, repository, tag, destination, repository, tag)
-		}
-		return []string{"sh", "-c", script}
+		return lines
 	}}
 }
 
 func skopeo() program {
-	return peer{"skopeo", func(_ run, source, destination, repository string, _ map[string]string) []string {
+	return &peer{label: "skopeo", lines: func(source, destination, repository string, _ []string, _ int) [][]string {
 		namespace := ""
 		if at := strings.LastIndex(repository, "/"); at >= 0 {
 			namespace = "/" + repository[:at]
 		}
-		return []string{
+		return [][]string{{
 			"skopeo", "sync", "--all", "--src", "docker", "--dest", "docker", "--src-tls-verify=false",
 			"--dest-tls-verify=false", source + "/" + repository, destination + namespace,
-		}
+		}}
 	}}
 }
 
 // regsync takes all repositories in one process.
-type regsync struct{}
+type regsync struct{ path string }
 
-func (regsync) name() string { return "regsync" }
-
-func (regsync) copy(t testing.TB, run run) (usage, error) {
+func (r *regsync) prepare(t testing.TB, run run) error {
 	t.Helper()
 	from := registrytest.NewClient(run.direct)
 	defer from.Close()
 	repositories, err := from.Repositories(t.Context())
 	if err != nil {
-		return usage{}, err
+		return err
 	}
 	source, destination := strings.TrimPrefix(run.source, "http://"), strings.TrimPrefix(run.destination, "http://")
 	var syncs []any
 	for _, repository := range repositories {
 		syncs = append(syncs, map[string]any{
 			"source": source + "/" + repository, "target": destination + "/" + repository, "type": "repository",
-			"referrers": true, "digestTags": true,
+			"referrers": run.referrersAPI,
 		})
 	}
-	insecure := func(host string) map[string]any { return map[string]any{"registry": host, "tls": "disabled"} }
+	host := func(name string) map[string]any {
+		return map[string]any{"registry": name, "tls": "disabled", "reqConcurrent": inProcess}
+	}
 	text, err := yaml.Marshal(map[string]any{
-		"version": 1, "creds": []any{insecure(source), insecure(destination)},
-		"defaults": map[string]any{"parallel": atOnce}, "sync": syncs,
+		"version": 1, "creds": []any{host(source), host(destination)},
+		"defaults": map[string]any{"parallel": inProcess}, "sync": syncs,
 	})
 	if err != nil {
-		return usage{}, err
+		return err
 	}
-	path := filepath.Join(run.dir, "regsync.yaml")
-	if err := errors.Join(os.WriteFile(path, text, 0o600)); err != nil {
-		return usage{}, err
-	}
-	return commands(t.Context(), [][]string{{tool("regsync"), "once", "--config", path}})
+	r.path = filepath.Join(run.dir, "regsync.yaml")
+	return os.WriteFile(r.path, text, 0o600)
+}
+
+func (r *regsync) copy(t testing.TB, run run) ([]usage, error) {
+	t.Helper()
+	return commands(t, run.dir, "regsync", launch{Lines: [][]string{{tool("regsync"), "once", "--config", r.path}}, AtOnce: 1})
 }
 
 // tool is the path of a pinned program.

@@ -162,14 +162,20 @@ func (c *Client) BlobSize(ctx context.Context, repository, digest string) (int64
 	return resp.ContentLength, nil
 }
 
+// TagNames lists the repository's tags; one that is not there has none.
+func (c *Client) TagNames(ctx context.Context, repository string) ([]string, error) {
+	names, err := c.list(ctx, repository+"/tags/list", "tags")
+	if IsAbsent(err) {
+		return nil, nil
+	}
+	return names, err
+}
+
 // Tags lists the repository's tags with the digest of each. A repository that is not there has none, and so has a tag
 // that goes between the listing and the question for its digest.
 func (c *Client) Tags(ctx context.Context, repository string) (map[string]string, error) {
 	tags := map[string]string{}
-	names, err := c.list(ctx, repository+"/tags/list", "tags")
-	if IsAbsent(err) {
-		return tags, nil
-	}
+	names, err := c.TagNames(ctx, repository)
 	if err != nil {
 		return nil, err
 	}

@@ -19,9 +19,11 @@ type Proxy struct {
 	target *url.URL
 	closed chan struct{}
 
-	mu       sync.Mutex
-	requests []*Request
-	fault    func(*http.Request) Fault
+	mu          sync.Mutex
+	requests    []*Request
+	connections int
+	fault       func(*http.Request) Fault
+	ended       func(Request)
 }
 
 // Request is one request that passed, in the order in which they came. Counters grow while the exchange lasts; what a
@@ -44,10 +46,13 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	if err != nil {
 		t.Fatalf("registrytest: proxy target: %v", err)
 	}
-	p := &Proxy{target: to, closed: make(chan struct{}), fault: func(*http.Request) Fault { return Fault{} }}
+	p := &Proxy{
+		target: to, closed: make(chan struct{}), fault: func(*http.Request) Fault { return Fault{} }, ended: func(Request) {},
+	}
 	transport := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
 	// Started after the assignment: the handler reads the server's address.
 	p.server = httptest.NewUnstartedServer(p.handler(transport))
+	p.server.Config.ConnState = p.connected
 	p.server.Start()
 	t.Cleanup(func() {
 		close(p.closed) // frees the requests that a Delay holds
@@ -75,11 +80,44 @@ func (p *Proxy) Requests() []Request {
 	return all
 }
 
+// Connections is how many connections clients opened since the start or the last Reset.
+func (p *Proxy) Connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.connections
+}
+
+// connected counts a connection that begins.
+func (p *Proxy) connected(_ net.Conn, state http.ConnState) {
+	if state == http.StateNew {
+		p.update(func() { p.connections++ })
+	}
+}
+
 // Reset forgets what was recorded; the fault stays.
 func (p *Proxy) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.requests = nil
+	p.requests, p.connections = nil, 0
+}
+
+// Ended sets what is told of each exchange from now on that came to its end, once the client has the answer; nil tells
+// nobody. The function is called from many goroutines.
+func (p *Proxy) Ended(ended func(Request)) {
+	if ended == nil {
+		ended = func(Request) {}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = ended
+}
+
+// tell passes on that an exchange came to its end.
+func (p *Proxy) tell(entry *Request) {
+	p.mu.Lock()
+	ended, ending := p.ended, *entry
+	p.mu.Unlock()
+	ended(ending)
 }
 
 // Count is how many recorded requests have this method and kind; "" is any.
@@ -140,6 +178,7 @@ func (p *Proxy) handler(transport http.RoundTripper) http.Handler {
 			r.Body = &reader{ReadCloser: r.Body, proxy: p, entry: entry, cut: fault.CutRequest}
 		}
 		forward.ServeHTTP(out, r)
+		p.tell(entry)
 	})
 }
 

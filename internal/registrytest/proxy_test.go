@@ -21,6 +21,8 @@ func TestProxyRecordsAPush(t *testing.T) {
 	t.Parallel()
 	eachRegistry(t, func(t *testing.T, url string) {
 		proxy := registrytest.NewProxy(t, url)
+		ended := make(chan registrytest.Request, 100)
+		proxy.Ended(func(r registrytest.Request) { ended <- r })
 		img := registrytest.NewImage(1, 2, 300)
 		registrytest.Push(t, proxy.URL(), "team/app", "v1", img)
 		type line struct {
@@ -39,6 +41,15 @@ func TestProxyRecordsAPush(t *testing.T) {
 		want = append(want, line{"PUT", "manifest", "team/app", 201, int64(len(img.Manifest))})
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("requests (-want +got):\n%s", diff)
+		}
+		for range want {
+			if r := <-ended; r.Status != http.StatusAccepted && r.Status != http.StatusCreated {
+				t.Errorf("told of %s %s before its end", r.Method, r.Path)
+			}
+		}
+		proxy.Ended(nil)
+		if n := proxy.Connections(); n != 1 {
+			t.Errorf("%d connections counted", n)
 		}
 		// The upload went on through the proxy, so its location pointed back at it; content is whole behind it.
 		registrytest.AssertEqual(t, url, proxy.URL(), "team/app")
