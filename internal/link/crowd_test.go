@@ -40,7 +40,7 @@ func open(t *testing.T, conn net.Conn) bool {
 
 // TestAThousandIdleConnections: whoever connects and says nothing keeps nobody out, and costs little.
 func TestAThousandIdleConnections(t *testing.T) { // not parallel: it measures the heap
-	f := serve(t)
+	f := serve(t, func(cfg *link.ServerConfig, _ *service) { cfg.MaxConnections = 1024 })
 	before := heap()
 	const idle = 1100
 	var conns []net.Conn

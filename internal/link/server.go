@@ -28,8 +28,8 @@ const (
 	maxHeaderBytes = 64 << 10
 	// maxStreams per connection: a site uses one subscription, its reports and a listing per worker.
 	maxStreams = 128
-	// maxConnections of all peers together. Those that have not shown their certificate yet make room for new ones.
-	maxConnections = 1024
+	// defaultMaxConnections is for some thousand sites, of which each holds one connection for each of its processes.
+	defaultMaxConnections = 4096
 	// maxOwned is how many connections one certificate's name has: several processes of a site and its command lines.
 	maxOwned = 32
 	// maxRunning is how many RPCs of one name run at once, over all of its connections.
@@ -74,6 +74,9 @@ type ServerConfig struct {
 	// StallTimeout is how long a stream's message may wait for a peer to take it; then the connection is closed, for the
 	// peer reads nothing any more. 0 = 2 min.
 	StallTimeout time.Duration
+	// MaxConnections bounds the connections of all peers together. Those that have not shown their certificate yet make
+	// room for new ones. 0 = 4096.
+	MaxConnections int
 	// MaxConnectionAge, plus five minutes for running RPCs, ends each connection, so that a withdrawn or expired
 	// certificate does not live on; 0 = 30 min.
 	MaxConnectionAge time.Duration
@@ -104,7 +107,7 @@ func Listen(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link: %w", err)
 	}
-	listener := connections.Limit(inner, maxConnections, cfg.Logger)
+	listener := connections.Limit(inner, cfg.MaxConnections, cfg.Logger)
 	creds.own = listener.Own
 	s := &Server{
 		cfg:      cfg,
@@ -127,6 +130,9 @@ func (cfg ServerConfig) withDefaults() ServerConfig {
 	}
 	if cfg.StallTimeout <= 0 {
 		cfg.StallTimeout = defaultStallTimeout
+	}
+	if cfg.MaxConnections <= 0 {
+		cfg.MaxConnections = defaultMaxConnections
 	}
 	if cfg.MaxConnectionAge <= 0 {
 		cfg.MaxConnectionAge = defaultMaxConnectionAge

@@ -74,7 +74,7 @@ func (p *parts) deliver(b *testing.B, i, subscribers int, arrived <-chan arrival
 // subscribers serves the feed and subscribes to it that many times; it returns once all streams have begun.
 func (p *parts) subscribers(b *testing.B, count int, arrived chan arrival) {
 	b.Helper()
-	address, files := p.serveLink(b)
+	address, files := p.serveLink(b, count)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.Context()))
 	var following sync.WaitGroup
 	b.Cleanup(func() {
@@ -82,8 +82,8 @@ func (p *parts) subscribers(b *testing.B, count int, arrived chan arrival) {
 		following.Wait()
 	})
 	begun := make(chan struct{}, count)
-	for range count {
-		c, err := client.Dial(files.config(address))
+	for i := range count {
+		c, err := client.Dial(files.config(address, callerName(i)))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -106,28 +106,41 @@ func (p *parts) subscribers(b *testing.B, count int, arrived chan arrival) {
 	}
 }
 
-// pki are the files of an operator who may call the server.
+// pki are the files of operators who may call the server.
 type pki struct{ dir string }
 
-func (f pki) config(address string) client.Config {
+func (f pki) config(address, name string) client.Config {
 	return client.Config{
-		Address: address, CertFile: filepath.Join(f.dir, "ops.crt"), KeyFile: filepath.Join(f.dir, "ops.key"),
+		Address: address, CertFile: filepath.Join(f.dir, name+".crt"), KeyFile: filepath.Join(f.dir, name+".key"),
 		CAFile: filepath.Join(f.dir, "ca.crt"),
 	}
 }
 
-// serveLink serves the feed as primaryd does.
-func (p *parts) serveLink(b *testing.B) (address string, files pki) {
+// subscribersOfOneName stays below what one name may have of connections.
+const subscribersOfOneName = 25
+
+// callerName is the name that the i-th subscriber calls under.
+func callerName(i int) string { return fmt.Sprint("ops-", i/subscribersOfOneName) }
+
+// serveLink serves the feed as primaryd does, to so many subscribers.
+func (p *parts) serveLink(b *testing.B, subscribers int) (address string, files pki) {
 	b.Helper()
 	files = pki{dir: filepath.Join(b.TempDir(), "pki")}
 	for _, err := range []error{
 		authority.Init(files.dir), authority.Issue(files.dir, "primary", link.RolePrimary, nil),
-		authority.Issue(files.dir, "ops", link.RoleOperator, nil),
 	} {
 		if err != nil {
 			b.Fatal(err)
 		}
 	}
+	var operators []string
+	for i := 0; i < subscribers; i += subscribersOfOneName {
+		operators = append(operators, callerName(i))
+		if err := authority.Issue(files.dir, callerName(i), link.RoleOperator, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	p.access.Operators.Replace(operators...)
 	server, err := link.Listen(link.ServerConfig{
 		Listen: "127.0.0.1:0", CertFile: filepath.Join(files.dir, "primary.crt"),
 		KeyFile: filepath.Join(files.dir, "primary.key"), ClientCAFile: filepath.Join(files.dir, "ca.crt"),
