@@ -26,25 +26,67 @@ func TestEveryStatementMayFail(t *testing.T) {
 		// A request for a sweep that is repeated counts twice, which says the same.
 		Volatile: []string{"incarnation", "feed.incarnation", "feed.sweeps_requested"},
 		Open:     func(t testing.TB, db *database.DB) *feed.Feed { t.Helper(); return start(t, db) },
-		// A reader that continues after the head sees nothing that is behind it.
-		Check: func(t testing.TB, db *database.DB) {
-			t.Helper()
-			err := db.Read(t.Context(), func(ctx context.Context, q database.Queryer) error {
-				var head, newest, rows, revisions int64
-				err := q.QueryRowContext(ctx, `SELECT head, (SELECT COALESCE(max(revision), 0) FROM repository),
-					(SELECT count(*) FROM repository), (SELECT count(DISTINCT revision) FROM repository) FROM feed`).
-					Scan(&head, &newest, &rows, &revisions)
-				if newest > head || rows != revisions {
-					t.Errorf("the head is %d, the newest row's revision %d; %d rows have %d revisions", head, newest, rows, revisions)
-				}
-				return err
-			})
-			if err != nil {
-				t.Error(err)
-			}
-		},
+		Check:    ordered,
 	}
 	crash.Test(t, operations())
+}
+
+// TestEveryStatementOfANewIncarnationMayFail: the history is found to have another origin by a transaction that writes,
+// and begins the next incarnation with what it writes, or neither.
+func TestEveryStatementOfANewIncarnationMayFail(t *testing.T) {
+	t.Parallel()
+	var beside *database.DB
+	crash := databasetest.Crash[*feed.Feed]{
+		Volatile: []string{"incarnation", "feed.incarnation", "feed.origin"},
+		// It does not run: it would find the other origin by itself.
+		Open: func(t testing.TB, db *database.DB) *feed.Feed {
+			t.Helper()
+			beside = databasetest.Shared(t, db)
+			return open(t, db, feed.Options{})
+		},
+		Check: func(t testing.TB, db *database.DB) {
+			t.Helper()
+			ordered(t, db)
+			continued(t, db)
+		},
+	}
+	// The feed was opened on the database as it is put back, and believes to know its origin.
+	rewritten := func(ctx context.Context) error {
+		return beside.Write(ctx, func(ctx context.Context, tx *database.Tx) error {
+			_, err := tx.ExecContext(ctx, "UPDATE feed SET origin = 'of before'")
+			return err
+		})
+	}
+	crash.Test(t, []operation{{Name: "AddMissing", Run: func(ctx context.Context, f *feed.Feed) error {
+		if err := rewritten(ctx); err != nil {
+			return err
+		}
+		_, err := f.AddMissing(ctx, []string{"a", "b"})
+		return err
+	}}})
+}
+
+// ordered checks that a reader who continues after the head sees nothing that is behind it, and that incarnations follow
+// each other, the newest being the feed's.
+func ordered(t testing.TB, db *database.DB) {
+	t.Helper()
+	err := db.Read(t.Context(), func(ctx context.Context, q database.Queryer) error {
+		var head, newest, rows, revisions, beyond, latest int64
+		err := q.QueryRowContext(ctx, `SELECT head, (SELECT COALESCE(max(revision), 0) FROM repository),
+			(SELECT count(*) FROM repository), (SELECT count(DISTINCT revision) FROM repository),
+			(SELECT count(*) FROM incarnation WHERE first_revision > head + 1),
+			(SELECT count(*) FROM incarnation WHERE id = feed.incarnation
+				AND number = (SELECT max(number) FROM incarnation)) FROM feed`).
+			Scan(&head, &newest, &rows, &revisions, &beyond, &latest)
+		if newest > head || rows != revisions || beyond != 0 || latest != 1 {
+			t.Errorf("the head is %d, the newest row's revision %d; %d rows have %d revisions; %d incarnations begin beyond "+
+				"the head; the feed's is the newest: %v", head, newest, rows, revisions, beyond, latest == 1)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // TestEveryWriteIsAmongTheCrashPoints fails when a method is neither known as reading nor among the operations.
@@ -67,6 +109,24 @@ var happenedAt = time.UnixMilli(1_000_000)
 func dated(change feed.Change) feed.Change {
 	change.At = happenedAt
 	return change
+}
+
+// continued checks that what was written was written in an incarnation of its own: the first two are of the feed's
+// openings.
+func continued(t testing.TB, db *database.DB) {
+	t.Helper()
+	err := db.Read(t.Context(), func(ctx context.Context, q database.Queryer) error {
+		var rows, incarnations int64
+		err := q.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM repository), (SELECT count(*) FROM incarnation)").
+			Scan(&rows, &incarnations)
+		if rows > 0 && incarnations < 3 {
+			t.Errorf("%d rows were written in the incarnation of before", rows)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func operations() []operation {

@@ -122,6 +122,22 @@ func following() []operation {
 				{Repository: "e", Revision: 6, ChangedAt: at(6), Class: tracking.Backfill},
 			}, Cursor: 6, Head: 9})
 		}},
+		{
+			Name: "Apply of a scope that was adopted",
+			Prepare: func(t testing.TB, s *tracking.Store) {
+				t.Helper()
+				known(t, s)
+				_, _, err := s.Adopt(t.Context(), "one", tracking.Scope{
+					Selection: "all", Names: "as they are", Wants: func(string) bool { return true },
+				})
+				on(t, s).must(err)
+			},
+			Run: func(ctx context.Context, s *tracking.Store) error {
+				return s.Apply(ctx, tracking.Batch{FeedID: feedID, Changes: []tracking.Change{
+					{Repository: "a", Revision: 4, ChangedAt: at(4), Class: tracking.Live},
+				}, Cursor: 4, Head: 4})
+			},
+		},
 		{Name: "Heard", Prepare: known, Run: func(ctx context.Context, s *tracking.Store) error { return s.Heard(ctx, 7, at(7)) }},
 		{
 			Name:    "StartOver",
@@ -200,6 +216,20 @@ func working() []operation {
 		{Name: "Renew", Prepare: take, Run: func(ctx context.Context, s *tracking.Store) error { return s.Renew(ctx, lease) }},
 		finish("Finish", synced()), finish("Finish failed", failed()), finish("Finish held", held()),
 		finish("Finish for a while", retry()),
+		{
+			Name: "Finish of what is verified for the first time",
+			Prepare: func(t testing.TB, s *tracking.Store) {
+				t.Helper()
+				finished(t, s, synced())
+				_, err := s.Verify(t.Context(), "a", tracking.Deep)
+				on(t, s).must(err)
+				lease = on(t, s).take("a")
+			},
+			Run: func(ctx context.Context, s *tracking.Store) error { return s.Finish(ctx, lease, synced()) },
+		},
+		{Name: "AddReferrer under a lease", Prepare: take, Run: func(ctx context.Context, s *tracking.Store) error {
+			return s.AddReferrer(tracking.UnderLease(ctx, lease), "a", tracking.Referrer{Digest: "sha256:5", Subject: "sha256:1"})
+		}},
 	}
 }
 
