@@ -55,7 +55,7 @@ func sqlitePool(path string, parameters url.Values, opts options) (*sql.DB, erro
 	if err != nil {
 		return nil, fmt.Errorf("database: open %s: %w", path, err)
 	}
-	return sql.OpenDB(opts.wrap(connector)), nil
+	return sql.OpenDB(opts.wrap(statements{connector})), nil
 }
 
 // sqlitePath makes the part after "sqlite:" an absolute path.
