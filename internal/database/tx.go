@@ -170,6 +170,12 @@ func (db *DB) silence(caller, ours context.Context, err error) error {
 	return &unavailableError{cause: fmt.Errorf("no answer within %v: %s", db.patience, err.Error())}
 }
 
+// ReadOne is Read for a single query, which is a snapshot by itself and need not begin and end one. It is the caller's
+// to see that it does not write, and to close its rows.
+func (db *DB) ReadOne(ctx context.Context, fn func(ctx context.Context, q Queryer) error) error {
+	return classify(ctx, fn(ctx, db.reader))
+}
+
 // Now is the database's clock; see DB.Now.
 func (tx *Tx) Now(ctx context.Context) (time.Time, error) { return tx.db.Now(ctx, tx) }
 

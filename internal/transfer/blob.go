@@ -20,6 +20,10 @@ const (
 // copyBlobs brings all blobs of the graph to the destination. When one fails no other is begun, but those under way
 // are finished: they are remembered, so the next attempt has less to do.
 func (j *job) copyBlobs(ctx context.Context, level trust, g *graph) error {
+	found, err := j.locateBlobs(ctx, level, g)
+	if err != nil {
+		return err
+	}
 	begin, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var group errgroup.Group
@@ -29,7 +33,7 @@ func (j *job) copyBlobs(ctx context.Context, level trust, g *graph) error {
 			break
 		}
 		group.Go(func() error {
-			if err := j.copyBlob(ctx, begin, level, b); err != nil {
+			if err := j.copyBlob(ctx, begin, level, b, found); err != nil {
 				stop(fmt.Errorf("%s: %w", b.path(), err)) // the first to fail; others may only have been told to stop
 			}
 			return nil
@@ -39,15 +43,22 @@ func (j *job) copyBlobs(ctx context.Context, level trust, g *graph) error {
 	return context.Cause(begin)
 }
 
-// copyBlob brings one blob to the destination, or waits for the copy that is at it. begin ends waiting, ctx all.
-func (j *job) copyBlob(ctx, begin context.Context, level trust, b *blob) error {
-	known, err := j.known(ctx, level, b.desc.Digest)
-	if err != nil {
-		return err
+// locateBlobs finds out where the destination has the blobs of the graph.
+func (j *job) locateBlobs(ctx context.Context, level trust, g *graph) (map[string]string, error) {
+	if len(g.order) == 0 {
+		return nil, nil
 	}
-	if known {
-		j.assumed.Add(1)
-		j.note(blobKnown, b)
+	digests := make([]string, len(g.order))
+	for i, b := range g.order {
+		digests[i] = b.desc.Digest
+	}
+	return j.find(ctx, level, digests...)
+}
+
+// copyBlob brings one blob to the destination, or waits for the copy that is at it. begin ends waiting, ctx all.
+func (j *job) copyBlob(ctx, begin context.Context, level trust, b *blob, found map[string]string) error {
+	if _, known := j.place(level, b.desc.Digest, found); known {
+		j.blobKnown(b)
 		return nil
 	}
 	// The first round is about the digest in any repository. Who finds that another copy brought it to another
@@ -56,7 +67,7 @@ func (j *job) copyBlob(ctx, begin context.Context, level trust, b *blob) error {
 	for {
 		f, mine := j.flights.join(key, j.req.Repository)
 		if mine {
-			err := j.leadBlob(ctx, begin, level, b, from, f.hurry)
+			err := j.leadBlob(ctx, begin, level, b, found, from, f.hurry)
 			j.flights.land(key, f, err == nil)
 			return err
 		}
@@ -77,11 +88,16 @@ func (j *job) copyBlob(ctx, begin context.Context, level trust, b *blob) error {
 	}
 }
 
-// leadBlob transfers a blob that no other copy is at. from is a repository that is sure to have it, or ""; hurry is
-// closed when an urgent copy begins to wait for this one.
+// leadBlob transfers a blob that no other copy is at, if it is not there. from is a repository that is sure to have it, or
+// ""; hurry is closed when an urgent copy begins to wait for this one.
 func (j *job) leadBlob(
-	ctx, begin context.Context, level trust, b *blob, from string, hurry <-chan struct{},
+	ctx, begin context.Context, level trust, b *blob, found map[string]string, from string, hurry <-chan struct{},
 ) error {
+	where, known := j.place(level, b.desc.Digest, found)
+	if known { // since a moment ago
+		j.blobKnown(b)
+		return nil
+	}
 	place, err := j.slots.acquire(begin, j.req.Urgent, hurry)
 	if err != nil {
 		return err
@@ -90,15 +106,8 @@ func (j *job) leadBlob(
 	if place.urgent {
 		ctx = registry.WithUrgency(ctx)
 	}
-	from, err = j.mountFrom(ctx, level, b, from)
+	mounted, err := j.putBlob(ctx, b, j.mountFrom(level, from, where))
 	if err != nil {
-		return err
-	}
-	mounted, err := j.putBlob(ctx, b, from)
-	if err != nil {
-		return err
-	}
-	if err := j.record(ctx, b.desc.Digest); err != nil {
 		return err
 	}
 	if mounted {
@@ -106,24 +115,20 @@ func (j *job) leadBlob(
 	} else {
 		j.note(blobCopied, b)
 	}
-	return nil
+	return j.landed(ctx, b.desc.Digest, b.desc.Size)
 }
 
 // mountFrom chooses what the POST that opens the upload asks to be mounted. Naming the repository itself costs nothing
 // where the blob is not there (202 opens the upload all the same), and saves the bytes where it is there without our
 // knowledge. Distribution 2.8 and 3.1 grant it.
-func (j *job) mountFrom(ctx context.Context, level trust, b *blob, from string) (string, error) {
-	if level == trustNothing || from != "" {
-		return from, nil
+func (j *job) mountFrom(level trust, sure, likely string) string {
+	switch {
+	case level == trustNothing || sure != "":
+		return sure
+	case likely != "":
+		return likely
 	}
-	repository, ok, err := j.index.Locate(ctx, b.desc.Digest)
-	if err != nil {
-		return "", fmt.Errorf("locate %s: %w", b.desc.Digest, err)
-	}
-	if !ok {
-		return j.req.Repository, nil
-	}
-	return repository, nil
+	return j.req.Repository
 }
 
 // putBlob uploads or mounts. A source's failure comes back through PutBlob as the content's.
@@ -135,6 +140,12 @@ func (j *job) putBlob(ctx context.Context, b *blob, from string) (mounted bool, 
 	}
 	d := &download{job: j, ctx: ctx, desc: b.desc}
 	return j.dst.PutBlob(ctx, j.req.Repository, b.desc, from, d.open)
+}
+
+// blobKnown takes a blob for granted.
+func (j *job) blobKnown(b *blob) {
+	j.assumed.Add(1)
+	j.note(blobKnown, b)
 }
 
 // note counts a blob that is there now.

@@ -196,19 +196,21 @@ type index struct {
 
 func newIndex() *index { return &index{has: make(map[string]map[string]bool)} }
 
-func (x *index) Has(_ context.Context, repository, digest string) (bool, error) {
+func (x *index) Find(_ context.Context, repository string, digests ...string) (map[string]string, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.has[digest][repository], nil
-}
-
-func (x *index) Locate(_ context.Context, digest string) (string, bool, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, repository := range slices.Sorted(maps.Keys(x.has[digest])) {
-		return repository, true, nil
+	where := make(map[string]string)
+	for _, digest := range digests {
+		if x.has[digest][repository] {
+			where[digest] = repository
+			continue
+		}
+		for _, other := range slices.Sorted(maps.Keys(x.has[digest])) {
+			where[digest] = other
+			break
+		}
 	}
-	return "", false, nil
+	return where, nil
 }
 
 func (x *index) Record(_ context.Context, repository string, digests ...string) error {

@@ -41,8 +41,9 @@ type graph struct {
 // node is a manifest.
 type node struct {
 	desc     registry.Descriptor
-	parent   *node // the first that was seen to refer to it
-	known    bool  // there with all below it, so neither read nor written
+	parent   *node  // the first that was seen to refer to it
+	known    bool   // there with all below it, so neither read nor written
+	near     string // another repository of the destination that has it; "" = none is known
 	manifest registry.Manifest
 	document document
 	children []*node
@@ -85,6 +86,9 @@ func (j *job) discover(ctx context.Context, level trust, g *graph) error {
 		if depth > maxDepth {
 			return fmt.Errorf("%s: more than %d indexes within indexes: %w", row[0].path(), maxDepth, ErrUnsupported)
 		}
+		if err := j.locateRow(ctx, level, g, row); err != nil {
+			return err
+		}
 		if err := j.readRow(ctx, level, g, row); err != nil {
 			return err
 		}
@@ -103,10 +107,34 @@ func (j *job) discover(ctx context.Context, level trust, g *graph) error {
 	return nil
 }
 
+// locateRow finds out what of a row is there already. The root was looked up before.
+func (j *job) locateRow(ctx context.Context, level trust, g *graph, row []*node) error {
+	if row[0] == g.root {
+		return nil
+	}
+	digests := make([]string, len(row))
+	for i, n := range row {
+		digests[i] = n.desc.Digest
+	}
+	found, err := j.find(ctx, level, digests...)
+	if err != nil {
+		return err
+	}
+	for _, n := range row {
+		if n.near, n.known = j.place(level, n.desc.Digest, found); n.known {
+			j.assumed.Add(1)
+		}
+	}
+	return nil
+}
+
 func (j *job) readRow(ctx context.Context, level trust, g *graph, row []*node) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(manifestReads)
 	for _, n := range row {
+		if n.known {
+			continue
+		}
 		group.Go(func() error {
 			if err := j.readNode(ctx, level, g, n); err != nil {
 				return fmt.Errorf("%s: %w", n.path(), err)
@@ -118,18 +146,7 @@ func (j *job) readRow(ctx context.Context, level trust, g *graph, row []*node) e
 }
 
 func (j *job) readNode(ctx context.Context, level trust, g *graph, n *node) error {
-	if n != g.root { // the root was looked up before
-		known, err := j.known(ctx, level, n.desc.Digest)
-		if err != nil {
-			return err
-		}
-		if known {
-			j.assumed.Add(1)
-			n.known = true
-			return nil
-		}
-	}
-	m, err := j.readManifest(ctx, level, n.desc)
+	m, err := j.readManifest(ctx, level, n)
 	if err != nil {
 		return err
 	}
@@ -146,28 +163,23 @@ func (j *job) readNode(ctx context.Context, level trust, g *graph, n *node) erro
 	return nil
 }
 
-// readManifest gets a manifest from the repository of the destination that has it, or from the source: promoting an
+// readManifest gets a manifest from another repository of the destination that has it, or from the source: promoting an
 // image from one repository to another then needs nothing from the source.
-func (j *job) readManifest(ctx context.Context, level trust, desc registry.Descriptor) (registry.Manifest, error) {
-	if level == trustIndex {
-		m, ok, err := j.readNearby(ctx, desc)
+func (j *job) readManifest(ctx context.Context, level trust, n *node) (registry.Manifest, error) {
+	if level == trustIndex && n.near != "" {
+		m, ok, err := j.readNearby(ctx, n.desc, n.near)
 		if ok || err != nil {
 			return m, err
 		}
 	}
-	return checked(j.req.Source.Manifest(ctx, j.req.SourceRepository, desc.Digest))(desc)
+	return checked(j.req.Source.Manifest(ctx, j.req.SourceRepository, n.desc.Digest))(n.desc)
 }
 
-// readNearby reads a manifest from another repository of the destination; ok is false where none has it. What turns out
-// not to be there is forgotten; other failures say nothing about it, and the source will do.
-func (j *job) readNearby(ctx context.Context, desc registry.Descriptor) (m registry.Manifest, ok bool, err error) {
-	repository, found, err := j.index.Locate(ctx, desc.Digest)
-	if err != nil {
-		return m, false, fmt.Errorf("locate %s: %w", desc.Digest, err)
-	}
-	if !found || repository == j.req.Repository {
-		return m, false, nil
-	}
+// readNearby reads a manifest from another repository of the destination; ok is false where that does not answer with it.
+// What turns out not to be there is forgotten; other failures say nothing about it, and the source will do.
+func (j *job) readNearby(
+	ctx context.Context, desc registry.Descriptor, repository string,
+) (m registry.Manifest, ok bool, err error) {
 	m, err = checked(j.dst.Manifest(ctx, repository, desc.Digest))(desc)
 	switch {
 	case err == nil:

@@ -35,10 +35,13 @@ type job struct {
 	// assumed counts what the present attempt took from the Index. Without any, a complaint about something missing
 	// cannot be healed by trusting it less.
 	assumed atomic.Int64
+	asked   int64 // when the present attempt began to ask the Index; see flights
 
 	mu      sync.Mutex
 	result  Result
 	written map[string]bool // references of the root, done
+	pending []string        // digests that are there, and that the Index was not told of
+	weight  int64           // bytes of those
 }
 
 func newJob(c *Copier, req Request) *job {
@@ -79,47 +82,65 @@ func (j *job) attempt(ctx context.Context, level trust) (*graph, error) {
 	j.assumed.Store(0)
 	j.progress.restart()
 	g := newGraph(j.req.Root)
-	known, err := j.known(ctx, level, g.root.desc.Digest)
+	j.asked = j.flights.ask()
+	defer j.flights.answered(j.asked)
+	found, err := j.find(ctx, level, g.root.desc.Digest)
 	if err != nil {
 		return g, err
 	}
+	near, known := j.place(level, g.root.desc.Digest, found)
 	if known {
 		j.assumed.Add(1)
 		return g, j.retag(ctx, g)
 	}
+	g.root.near = near
+	return g, j.tellAfter(ctx, j.write(ctx, level, g))
+}
+
+// write does a graph whose root the repository does not have.
+func (j *job) write(ctx context.Context, level trust, g *graph) error {
 	if err := j.discover(ctx, level, g); err != nil {
-		return g, err
+		return err
 	}
 	j.noteDiscovered(g)
 	if err := j.tellSubjects(ctx, g); err != nil {
-		return g, err
+		return err
 	}
 	if err := j.copyBlobs(ctx, level, g); err != nil {
-		return g, err
+		return err
 	}
 	if err := j.putChildren(ctx, g); err != nil {
-		return g, err
+		return err
 	}
-	return g, j.writeRoot(ctx, g.root)
+	return j.writeRoot(ctx, g.root)
 }
 
-// known tells whether digest may be taken to be in the repository with all below it.
-func (j *job) known(ctx context.Context, level trust, digest string) (bool, error) {
-	if level != trustIndex {
-		return false, nil
+// find tells where digests are, with all below them, as far as is known: in the repository itself or in another one.
+// What is known nowhere is left out.
+func (j *job) find(ctx context.Context, level trust, digests ...string) (map[string]string, error) {
+	if level == trustNothing {
+		return nil, nil
 	}
-	has, err := j.index.Has(ctx, j.req.Repository, digest)
+	where, err := j.index.Find(ctx, j.req.Repository, digests...)
 	if err != nil {
-		return false, fmt.Errorf("look up %s: %w", digest, err)
+		return nil, fmt.Errorf("look up %s: %w", digests[0], err)
 	}
-	return has, nil
+	return where, nil
 }
 
-func (j *job) record(ctx context.Context, digest string) error {
-	if err := j.index.Record(ctx, j.req.Repository, digest); err != nil {
-		return fmt.Errorf("record %s: %w", digest, err)
+// place is where a digest is: as other copies say that landed it meanwhile, or as was found before. known says that it may
+// be taken to be in the repository.
+func (j *job) place(level trust, digest string, found map[string]string) (where string, known bool) {
+	if level == trustNothing {
+		return "", false
 	}
-	return nil
+	own := j.req.Repository
+	if where = found[digest]; where != own {
+		if landed := j.flights.landedAt(digest, own, j.asked); landed != "" {
+			where = landed
+		}
+	}
+	return where, level == trustIndex && where == own
 }
 
 // noteDiscovered puts into the result what reading the manifests showed.

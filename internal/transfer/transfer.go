@@ -56,9 +56,14 @@ type Destination interface {
 
 // Index remembers what the destination holds. Content is a blob, or a manifest whose whole sub-graph was written. It
 // may be out of date: a wrong answer costs requests, not correctness. It must be safe for concurrent use.
+//
+// A copy asks it for many digests at a time, and tells it of what it wrote together: when the root is written, when the
+// copy fails, and whenever noteBytes have come together before that. What a killed process did not tell is asked of the
+// destination by the next attempt, which mounts what is there.
 type Index interface {
-	Has(ctx context.Context, repository, digest string) (bool, error)
-	Locate(ctx context.Context, digest string) (repository string, ok bool, err error)
+	// Find returns where the digests are known to be: repository itself where it has one, else another. One that is known
+	// nowhere is left out.
+	Find(ctx context.Context, repository string, digests ...string) (where map[string]string, err error)
 	Record(ctx context.Context, repository string, digests ...string) error
 	Forget(ctx context.Context, repository string, digests ...string) error
 }

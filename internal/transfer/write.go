@@ -14,7 +14,7 @@ import (
 // try is a series of its own, with waits, and what is unavailable is not so for one tag.
 const maxUnavailable = 3
 
-// putChildren writes the manifests below the root, from the leaves upward. Each is recorded once it is written, for all
+// putChildren writes the manifests below the root, from the leaves upward. Each has landed once it is written, for all
 // that it refers to is there by then.
 func (j *job) putChildren(ctx context.Context, g *graph) error {
 	for _, row := range g.rows() {
@@ -25,7 +25,7 @@ func (j *job) putChildren(ctx context.Context, g *graph) error {
 				if err := j.dst.PutManifest(ctx, j.req.Repository, n.desc.Digest, n.manifest); err != nil {
 					return fmt.Errorf("write %s: %w", n.path(), refused(n, err))
 				}
-				return j.record(ctx, n.desc.Digest)
+				return j.landed(ctx, n.desc.Digest, n.manifest.Size)
 			})
 		}
 		if err := group.Wait(); err != nil {
@@ -118,7 +118,7 @@ func (j *job) putRoot(ctx context.Context, reference string, root *node) error {
 		return err
 	}
 	if j.markWritten(reference) {
-		if err := j.record(ctx, root.desc.Digest); err != nil {
+		if err := errors.Join(j.landed(ctx, root.desc.Digest, 0), j.tell(ctx)); err != nil {
 			return &stopError{err}
 		}
 	}

@@ -138,8 +138,8 @@ func TestRenamed(t *testing.T) {
 	s.changed(repository, "v1")
 	s.wantTags("mirror/"+repository, "v2")
 	s.wantCounted(repository, "mirror/"+repository)
-	has, err := s.store.Content().Has(t.Context(), "mirror/"+repository, imageOf("v2").Digest)
-	if !has || err != nil {
+	where, err := s.store.Content().Find(t.Context(), "mirror/"+repository, imageOf("v2").Digest)
+	if where[imageOf("v2").Digest] != "mirror/"+repository || err != nil {
 		t.Errorf("the content is not noted under its name on the site (%v)", err)
 	}
 }

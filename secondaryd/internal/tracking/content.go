@@ -3,7 +3,7 @@ package tracking
 import (
 	"context"
 	"database/sql"
-	"errors"
+	"fmt"
 
 	"github.com/antipode-registry/antipode/internal/database"
 )
@@ -16,27 +16,42 @@ type Content struct{ store *Store }
 // Content returns the content index, which shares the store's database.
 func (s *Store) Content() *Content { return &Content{store: s} }
 
-// Has says whether the repository is known to hold the digest.
-func (c *Content) Has(ctx context.Context, repository, digest string) (has bool, err error) {
-	err = c.store.read(ctx, "look up content", func(ctx context.Context, q database.Queryer) error {
-		return q.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM content WHERE repository = $1 AND digest = $2)",
-			repository, digest).Scan(&has)
-	})
-	return has, err
+// Find returns where the digests are known to be: the repository that is asked about where it holds one, else the first
+// other one by name. A digest that is known nowhere is left out.
+func (c *Content) Find(ctx context.Context, repository string, digests ...string) (map[string]string, error) {
+	where := make(map[string]string, len(digests))
+	for _, batch := range batches(unique(digests)) {
+		if err := wrap("look up content", c.find(ctx, repository, batch, where)); err != nil {
+			return nil, err
+		}
+	}
+	return where, nil
 }
 
-// Locate returns a repository that is known to hold the digest, the first one by name; false when there is none.
-func (c *Content) Locate(ctx context.Context, digest string) (repository string, ok bool, err error) {
-	err = c.store.read(ctx, "locate content", func(ctx context.Context, q database.Queryer) error {
-		err := q.QueryRowContext(ctx, "SELECT repository FROM content WHERE digest = $1 ORDER BY repository LIMIT 1",
-			digest).Scan(&repository)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
+func (c *Content) find(ctx context.Context, repository string, digests []string, where map[string]string) error {
+	here := fmt.Sprintf("$%d", len(digests)+1)
+	return c.store.db.ReadOne(ctx, func(ctx context.Context, q database.Queryer) error {
+		rows, err := q.QueryContext(ctx, "WITH asked (digest) AS (VALUES "+placeholders(len(digests), 1)+`)
+			SELECT digest, COALESCE(
+				(SELECT repository FROM content WHERE repository = `+here+` AND content.digest = asked.digest),
+				(SELECT repository FROM content WHERE content.digest = asked.digest ORDER BY repository LIMIT 1))
+			FROM asked`, append(anys(digests), repository)...)
+		if err != nil {
+			return err
 		}
-		ok = err == nil
-		return err
+		defer rows.Close()
+		for rows.Next() {
+			var digest string
+			var held sql.NullString
+			if err := rows.Scan(&digest, &held); err != nil {
+				return err
+			}
+			if held.Valid {
+				where[digest] = held.String
+			}
+		}
+		return rows.Err()
 	})
-	return repository, ok, err
 }
 
 // Record notes that the repository holds the digests. Noting one twice is no error.

@@ -19,7 +19,7 @@ type operation = databasetest.Operation[*tracking.Store]
 // reads are the methods that write nothing. A new method is either here or among the operations.
 var reads = []string{
 	"Content", "Cursor", "Get", "InForce", "Journal", "List", "NextDue", "Paused", "Promoted", "Pins", "Referrers",
-	"RefuseRemovals", "Replicas", "SinceSweep", "Summary", "Troubled", "Watch", "Has", "Locate",
+	"RefuseRemovals", "Replicas", "SinceSweep", "Summary", "Troubled", "Watch", "Find",
 }
 
 // TestEveryStatementMayFail has each statement of each operation fail once.

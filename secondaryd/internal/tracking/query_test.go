@@ -2,6 +2,7 @@ package tracking_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -217,20 +218,13 @@ func TestContent(t *testing.T) {
 		ctx, content := t.Context(), s.Content()
 		want := func(digest, located string, holders ...string) {
 			t.Helper()
-			repository, ok, err := content.Locate(ctx, digest)
-			s.must(err)
-			if repository != located || ok != (located != "") {
-				t.Errorf("%s located in %q (%v), want %q", digest, repository, ok, located)
-			}
-			for _, name := range []string{"a", "b"} {
-				has, err := content.Has(ctx, name, digest)
-				s.must(err)
-				held := false
-				for _, holder := range holders {
-					held = held || holder == name
+			for _, name := range []string{"a", "b", "c"} {
+				expected := located
+				if slices.Contains(holders, name) {
+					expected = name
 				}
-				if has != held {
-					t.Errorf("%s has %s: %v, want %v", name, digest, has, held)
+				if where, err := content.Find(ctx, name, digest, "d9"); where[digest] != expected || where["d9"] != "" || err != nil {
+					t.Errorf("%s for %s found in %q (%v), want %q", digest, name, where, err, expected)
 				}
 			}
 		}

@@ -340,8 +340,8 @@ func (s *site) snapshot() map[string]any {
 	put("paused", paused, err)
 	journal, err := s.Journal(ctx, "a", 10)
 	put("journal", journal, err)
-	has, err := s.Content().Has(ctx, "a", "sha256:1")
-	put("content", has, err)
+	where, err := s.Content().Find(ctx, "a", "sha256:1")
+	put("content", where, err)
 	return result
 }
 
