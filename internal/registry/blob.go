@@ -29,15 +29,11 @@ func (r *Registry) Blob(ctx context.Context, repository string, desc Descriptor,
 		return http.NoBody, nil // a range of nothing cannot be asked for
 	}
 	c.path = "/v2/" + repository + "/blobs/" + desc.Digest
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url(c.path, nil).String(), nil)
-	if err != nil {
-		return nil, r.invalid(c, err)
-	}
-	req.Header.Set("Accept", "*/*")
+	req := newRequest(http.MethodGet, r.url(c.path, nil), http.Header{"Accept": {"*/*"}})
 	if offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
-	resp, err := r.send(c, req)
+	resp, err := r.send(ctx, c, req)
 	if err != nil {
 		return nil, err
 	}

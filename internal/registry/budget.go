@@ -38,6 +38,12 @@ func (b *budget) acquire(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	b.mu.Lock()
+	if b.waiting.Len() == 0 && b.inFlight < b.limit && time.Until(b.pausedUntil) <= 0 {
+		b.inFlight++
+		b.counts.load(b.inFlight, b.limit)
+		b.mu.Unlock()
+		return nil
+	}
 	place := b.waiting.enter(isUrgent(ctx))
 	b.admit()
 	pause := time.Until(b.pausedUntil)

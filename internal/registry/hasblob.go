@@ -52,13 +52,9 @@ func isOtherBlob(header http.Header, digest string) bool {
 // hasFirstByte settles with a GET what a HEAD did not.
 func (r *Registry) hasFirstByte(ctx context.Context, c call) (size int64, found bool, err error) {
 	c.stream = true
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url(c.path, nil).String(), nil)
-	if err != nil {
-		return 0, false, r.invalid(c, err)
-	}
-	req.Header.Set("Accept", "*/*")
+	req := newRequest(http.MethodGet, r.url(c.path, nil), http.Header{"Accept": {"*/*"}})
 	req.Header.Set("Range", "bytes=0-0")
-	resp, err := r.send(c, req)
+	resp, err := r.send(ctx, c, req)
 	if err != nil {
 		return 0, false, err
 	}

@@ -74,9 +74,9 @@ func parseManifest(c call, a *answer) (Manifest, error) {
 	if mediaType == "" {
 		return Manifest{}, errors.New("manifest without a media type")
 	}
-	sum := digest.FromBytes(a.body).String()
+	sum := sumOf(a.body)
 	for _, known := range []string{a.header.Get(headerDigest), referenceDigest(c.reference)} {
-		if known == "" {
+		if known == "" || known == sum {
 			continue
 		}
 		if err := verify(a.body, known); err != nil {
@@ -159,6 +159,9 @@ func referenceDigest(reference string) string {
 
 // verify compares content with a digest that somebody said.
 func verify(content []byte, said string) error {
+	if isSHA256(said) && sumOf(content) == said {
+		return nil
+	}
 	if err := validDigest(said); err != nil {
 		return err
 	}

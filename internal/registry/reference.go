@@ -6,7 +6,6 @@ import (
 	_ "crypto/sha512" // manifests and blobs may be addressed by sha512
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -49,20 +48,13 @@ const (
 	maxTag        = 128
 )
 
-// The grammars of "Pulling manifests" in the distribution specification v1.1.
-var (
-	repositoryPattern = regexp.MustCompile(
-		`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagPattern = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]*$`)
-)
-
 // ValidRepository returns an error when name is not a repository name by the distribution specification v1.1
 // ("Pulling manifests"), or is longer than 255 bytes.
 func ValidRepository(name string) error {
 	if len(name) > maxRepository {
 		return fmt.Errorf("repository name of %d bytes: more than %d", len(name), maxRepository)
 	}
-	if !repositoryPattern.MatchString(name) {
+	if !isRepository(name) {
 		return fmt.Errorf("repository name %q: not lower-case letters and digits, joined by . _ __ - and /", name)
 	}
 	return nil
@@ -73,14 +65,81 @@ func ValidTag(name string) error {
 	if len(name) > maxTag {
 		return fmt.Errorf("tag of %d bytes: more than %d", len(name), maxTag)
 	}
-	if !tagPattern.MatchString(name) {
+	if !isTag(name) {
 		return fmt.Errorf("tag %q: not letters, digits, _ . and -, beginning with a letter, a digit or _", name)
 	}
 	return nil
 }
 
+// isRepository tells [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*, the grammar of "Pulling
+// manifests". It and isTag are asked for each request, where a regular expression takes longer than the rest of it.
+func isRepository(name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		if !isComponent(part) {
+			return false
+		}
+	}
+	return true
+}
+
+func isComponent(s string) bool {
+	for {
+		rest := strings.TrimLeftFunc(s, func(c rune) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' })
+		if len(rest) == len(s) {
+			return false
+		}
+		if rest == "" {
+			return true
+		}
+		switch {
+		case rest[0] == '-':
+			s = strings.TrimLeft(rest, "-")
+		case strings.HasPrefix(rest, "__"):
+			s = rest[2:]
+		case rest[0] == '.' || rest[0] == '_':
+			s = rest[1:]
+		default:
+			return false
+		}
+	}
+}
+
+// isTag tells [a-zA-Z0-9_][a-zA-Z0-9._-]*.
+func isTag(name string) bool {
+	for i, c := range []byte(name) {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'
+		if !letter && (i == 0 || c != '.' && c != '-') {
+			return false
+		}
+	}
+	return name != ""
+}
+
+// isSHA256 tells the digests that nearly all are.
+func isSHA256(s string) bool {
+	encoded, ok := strings.CutPrefix(s, "sha256:")
+	if !ok || len(encoded) != 2*sha256.Size {
+		return false
+	}
+	for _, c := range []byte(encoded) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// sumOf is the content's sha256 digest.
+func sumOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
 // validDigest accepts the two algorithms that the image specification registers.
 func validDigest(s string) error {
+	if isSHA256(s) {
+		return nil
+	}
 	d, err := digest.Parse(s)
 	if err != nil {
 		return fmt.Errorf("digest %q: %w", s, err)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -57,5 +58,35 @@ func TestFingerprint(t *testing.T) {
 	const want = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	if got := Fingerprint(nil); got != want {
 		t.Errorf("of nothing: %s: stored fingerprints would no longer match", got)
+	}
+}
+
+// The grammars are regular; what is asked for each request is written out, and must say the same.
+func TestNamesAreThoseOfTheGrammars(t *testing.T) {
+	t.Parallel()
+	grammars := map[string]struct {
+		pattern *regexp.Regexp
+		told    func(string) bool
+	}{
+		"repository": {
+			regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`), isRepository,
+		},
+		"tag":    {regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]*$`), isTag},
+		"sha256": {regexp.MustCompile(`^sha256:[a-f0-9]{64}$`), isSHA256},
+	}
+	for name, grammar := range grammars {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			near := rapid.OneOf(
+				rapid.StringMatching(`[a-c0A_./:\n é-]{0,9}`), rapid.StringMatching(`[a0]{1,2}([._/-]{1,3}[a0]{1,2}){0,3}`),
+				rapid.StringMatching(`sha256:[a-g0-9]{63,65}`), rapid.StringMatching(`sha256:[a-f0-9]{64}`), rapid.String(),
+			)
+			rapid.Check(t, func(t *rapid.T) {
+				s := near.Draw(t, "name")
+				if told := grammar.told(s); told != grammar.pattern.MatchString(s) {
+					t.Fatalf("%q: %t", s, told)
+				}
+			})
+		})
 	}
 }

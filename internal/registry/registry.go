@@ -80,8 +80,10 @@ type Registry struct {
 	side        Side
 	concurrency int
 	client      *auth.Client
+	userAgent   string
 	idle        func()
 
+	challenged       atomic.Bool // the registry has asked who we are
 	referrersSeen    atomic.Bool // the referrers API has answered on this host
 	tagDeleteRefused atomic.Bool // this host does not delete by tag
 	digestDeleteSeen atomic.Bool // this host has deleted by digest
@@ -111,7 +113,7 @@ func Open(cfg Config) (*Registry, error) {
 		return nil, fmt.Errorf("registry %s: %w", base.Host, err)
 	}
 	counts := cfg.Metrics.handle(cfg.Side, base.Host)
-	r := &Registry{base: base, side: cfg.Side, concurrency: cfg.Concurrency}
+	r := &Registry{base: base, side: cfg.Side, concurrency: cfg.Concurrency, userAgent: cfg.UserAgent}
 	r.client = &auth.Client{
 		Client: &http.Client{
 			Transport: &transport{
@@ -165,7 +167,9 @@ func baseTransport(cfg Config) (http.RoundTripper, error) {
 		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:   10 * time.Second,
 		ExpectContinueTimeout: time.Second,
-		MaxIdleConnsPerHost:   cfg.Concurrency,
+		MaxIdleConnsPerHost:   2 * cfg.Concurrency, // downloads do not count once they have begun
+		WriteBufferSize:       16 << 10,            // a small manifest with its headers
+		ReadBufferSize:        32 << 10,            // headers with a small blob
 		IdleConnTimeout:       90 * time.Second,
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true, // digests and ranges are of the bytes as stored

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
@@ -45,16 +45,29 @@ type call struct {
 	scopes     []string // further ones
 	limit      int64    // bytes of the answer that are read at most
 	stream     bool     // the body of the request (PUT) or of a successful answer (GET) is of any size
+
+	// answered is what the registry has answered already to the request that comes next; see dispatch. It may be nil.
+	answered *atomic.Pointer[http.Response]
 }
 
 // upload tells whether a request of this method carries a body of any size.
 func (c call) upload(method string) bool { return c.stream && method == http.MethodPut }
 
+// alreadyAnswered returns the answer that is there, once.
+func (c call) alreadyAnswered() *http.Response {
+	if c.answered == nil {
+		return nil
+	}
+	return c.answered.Swap(nil)
+}
+
 type callKey struct{}
 
 func callFrom(ctx context.Context) call {
-	c, _ := ctx.Value(callKey{}).(call)
-	return c
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		return *c
+	}
+	return call{}
 }
 
 // answer is a response that has been read whole.
@@ -86,40 +99,74 @@ func (r *Registry) get(ctx context.Context, c call, header http.Header) (*answer
 func (r *Registry) exchange(
 	ctx context.Context, c call, method string, target *url.URL, header http.Header, body []byte,
 ) (*answer, error) {
-	var reader io.Reader
+	req := newRequest(method, target, header)
 	if body != nil {
-		reader = bytes.NewReader(body)
+		req.ContentLength = int64(len(body))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		req.Body, _ = req.GetBody() // which does not fail
 	}
-	req, err := http.NewRequestWithContext(ctx, method, target.String(), reader)
-	if err != nil {
-		return nil, r.invalid(c, err)
-	}
-	maps.Copy(req.Header, header)
-	resp, err := r.send(c, req) //nolint:bodyclose // read does
+	resp, err := r.send(ctx, c, req) //nolint:bodyclose // read does
 	if err != nil {
 		return nil, err
 	}
 	return r.read(c, target, resp)
 }
 
-// send puts the call into the request's context, with the scopes that it needs, so that one token is asked for and
-// covers the whole operation.
-func (r *Registry) send(c call, req *http.Request) (*http.Response, error) {
-	ctx := req.Context()
+// newRequest is http.NewRequest for an address that need not be parsed. It takes the header.
+func newRequest(method string, target *url.URL, header http.Header) *http.Request {
+	if header == nil {
+		header = http.Header{}
+	}
+	return &http.Request{
+		Method: method, URL: target, Host: target.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+}
+
+// send puts the call into the request's context.
+func (r *Registry) send(ctx context.Context, c call, req *http.Request) (*http.Response, error) {
+	c.path = req.URL.Path
+	req = req.WithContext(context.WithValue(ctx, callKey{}, &c))
+	resp, err := r.dispatch(c, req)
+	if errors.Is(err, context.Canceled) && foreignCancel(ctx, err) && req.Body == nil {
+		resp, err = r.dispatch(c, req)
+	}
+	if err != nil {
+		return nil, r.unanswered(ctx, c, err)
+	}
+	return resp, nil
+}
+
+// dispatch sends a request as it is, until the registry asks who we are for the first time, and from then on through the
+// authorization client, which costs each request more. That begins with the answer that is there.
+func (r *Registry) dispatch(c call, req *http.Request) (*http.Response, error) {
+	if r.challenged.Load() {
+		return r.authorized(c, req)
+	}
+	req.Header.Set("User-Agent", r.userAgent)
+	resp, err := r.client.Client.Do(req)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, err
+	}
+	if redirected := resp.Request.Response != nil; redirected {
+		_ = resp.Body.Close() // it is of somebody else, to whom the client tells nothing
+		return r.authorized(c, req)
+	}
+	r.challenged.Store(true)
+	c.answered = &atomic.Pointer[http.Response]{}
+	c.answered.Store(resp)
+	return r.authorized(c, req)
+}
+
+// authorized sends a request through the authorization client, with the scopes that it needs, so that one token is asked
+// for and covers the whole operation.
+func (r *Registry) authorized(c call, req *http.Request) (*http.Response, error) {
 	scopes := c.scopes
 	if scope := auth.ScopeRepository(c.repository, c.actions...); scope != "" {
 		scopes = append([]string{scope}, scopes...)
 	}
-	c.path = req.URL.Path
-	ctx = auth.WithScopesForHost(context.WithValue(ctx, callKey{}, c), r.base.Host, scopes...)
-	resp, err := r.client.Do(req.WithContext(ctx))
-	if errors.Is(err, context.Canceled) && foreignCancel(req.Context(), err) && req.Body == nil {
-		resp, err = r.client.Do(req.WithContext(ctx))
-	}
-	if err != nil {
-		return nil, r.unanswered(req.Context(), c, err)
-	}
-	return resp, nil
+	ctx := auth.WithScopesForHost(context.WithValue(req.Context(), callKey{}, &c), r.base.Host, scopes...)
+	req.Header.Del("User-Agent") // the client adds it
+	return r.client.Do(req.WithContext(ctx))
 }
 
 // foreignCancel reports whether err is the cancellation of somebody else: simultaneous requests share one token
@@ -168,8 +215,12 @@ func (r *Registry) refusedToken(c call, token *errcode.ErrorResponse) *Error {
 // read takes a response that the transport has buffered already.
 func (r *Registry) read(c call, target *url.URL, resp *http.Response) (*answer, error) {
 	defer func() { _ = resp.Body.Close() }() // in memory: closing cannot fail
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
+	var body []byte
+	if there, ok := resp.Body.(*buffered); ok {
+		body = there.content
+	} else if all, err := io.ReadAll(resp.Body); err == nil {
+		body = all
+	} else {
 		return nil, r.fail(c, resp.StatusCode, fmt.Errorf("%w: %w", ErrUnavailable, err))
 	}
 	return &answer{

@@ -19,6 +19,8 @@ const (
 	// heldUpload is how much of an upload is sent under a slot of the budget: small blobs entirely, large ones not for
 	// the hours that they may take.
 	heldUpload = 4 << 20
+	// atOnce is the size of a body up to which it is written to the connection in one piece with its headers.
+	atOnce = 8 << 10
 	// heldFor is how long an upload keeps its slot at most: one that waits for its source, or for the cap, is no load,
 	// and a few of them must not make all other requests wait.
 	heldFor = 5 * time.Second
@@ -46,6 +48,11 @@ func (t *transport) CloseIdleConnections() {
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	c := callFrom(req.Context())
+	if answered := c.alreadyAnswered(); answered != nil {
+		closeBody(req.Body)
+		answered.Request = req
+		return answered, nil
+	}
 	if req.Response == nil && req.URL.Path != c.path {
 		c.kind, c.limit = kindToken, maxErrorBody*2
 	}
@@ -127,7 +134,7 @@ func (t *transport) try(req *http.Request, c call, number int) (*http.Response, 
 	}
 	began := time.Now()
 	watch := newWatchdog(req.Context(), guardOf(req.Context(), c, req.Method))
-	attempt := t.attempt(req, body, watch, held)
+	attempt := t.attempt(req, body, c.upload(req.Method), watch, held)
 	if err := watch.fence(); err != nil {
 		closeBody(body)
 		watch.done()
@@ -157,10 +164,19 @@ func (t *transport) try(req *http.Request, c call, number int) (*http.Response, 
 }
 
 // attempt is the request as it is handed on: its context and its body are watched, and so is the body that the standard
-// transport asks for when a connection from its pool turns out to be dead.
-func (t *transport) attempt(req *http.Request, body io.ReadCloser, w *watchdog, held *slot) *http.Request {
+// transport asks for when a connection from its pool turns out to be dead. A small body that no cap slows down is not: it
+// leaves with its headers, in one system call, right after the guard was asked with the connection in hand.
+func (t *transport) attempt(
+	req *http.Request, body io.ReadCloser, streamed bool, w *watchdog, held *slot,
+) *http.Request {
 	attempt := req.WithContext(w.ctx)
 	if body == nil || body == http.NoBody {
+		return attempt
+	}
+	if t.upload == nil && req.GetBody != nil && !streamed && req.ContentLength <= atOnce {
+		// The standard transport sends headers alone before a body that it does not know to be in memory.
+		t.counts.sent(int(req.ContentLength))
+		attempt.Body = body
 		return attempt
 	}
 	watched := func(body io.ReadCloser) io.ReadCloser {
@@ -200,15 +216,38 @@ func (t *transport) buffer(resp *http.Response, c call, watch *watchdog) error {
 	if limit == 0 || resp.StatusCode/100 != 2 {
 		limit = maxErrorBody
 	}
+	if resp.Body == http.NoBody {
+		resp.Body = &buffered{}
+		return nil
+	}
 	body := &watchedBody{ReadCloser: resp.Body, watch: watch, counts: t.counts, pace: t.download}
-	content, err := io.ReadAll(io.LimitReader(body, limit+1))
+	content, err := readAll(io.LimitReader(body, limit+1), min(resp.ContentLength, limit+1))
 	_ = resp.Body.Close() // whatever it may say, the body is here
 	if err != nil {
 		return watch.explain(err)
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(content))
+	resp.Body = &buffered{content: content, Reader: *bytes.NewReader(content)}
 	return nil
 }
+
+// readAll is io.ReadAll for a body of which the length was said; -1 = it was not.
+func readAll(body io.Reader, length int64) ([]byte, error) {
+	if length <= 0 {
+		return io.ReadAll(body)
+	}
+	content := bytes.NewBuffer(make([]byte, 0, length+bytes.MinRead)) // with the room that ReadFrom wants to see the end
+	_, err := content.ReadFrom(body)
+	return content.Bytes(), err
+}
+
+// buffered is a body that is in memory.
+type buffered struct {
+	bytes.Reader
+	content []byte
+}
+
+// Close implements io.Closer.
+func (*buffered) Close() error { return nil }
 
 // bodyOf is the request's body for the try of that number: the first is the request's own.
 func bodyOf(req *http.Request, number int) (io.ReadCloser, error) {

@@ -111,11 +111,9 @@ func (r *Registry) upload(
 ) error {
 	c.stream = true
 	source := &blobSource{open: content, size: desc.Size}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, withDigest(location, desc.Digest).String(), nil)
-	if err != nil {
-		return r.invalid(c, err)
-	}
-	req.Header.Set("Content-Type", "application/octet-stream")
+	req := newRequest(http.MethodPut, withDigest(location, desc.Digest), http.Header{
+		"Content-Type": {"application/octet-stream"},
+	})
 	req.Body = http.NoBody
 	if desc.Size > 0 {
 		req.Body, req.GetBody, req.ContentLength = source.reader(), source.again, desc.Size
@@ -123,7 +121,7 @@ func (r *Registry) upload(
 	if desc.Size >= askFirst {
 		req.Header.Set("Expect", "100-continue")
 	}
-	resp, err := r.send(c, req)
+	resp, err := r.send(ctx, c, req)
 	if failed := source.failure(); failed != nil {
 		if err == nil {
 			_ = resp.Body.Close() // in memory

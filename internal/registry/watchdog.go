@@ -38,7 +38,9 @@ type watchdog struct {
 
 	mu    sync.Mutex
 	timer *time.Timer
-	wait  time.Duration
+	rings time.Time     // when the timer fires; zero = it does not
+	due   time.Time     // when the request is ended; zero = at rest
+	wait  time.Duration // that due is the end of
 }
 
 // newWatchdog returns a watchdog at rest, with the context that it ends.
@@ -51,11 +53,20 @@ func newWatchdog(ctx context.Context, guard func() error) *watchdog {
 	return w
 }
 
-// expect demands progress within d, to be reported by another expect, or by rest.
+// expect demands progress within d, to be reported by another expect, or by rest. It is called for each piece of a body, so
+// the timer is left alone as long as it does not fire too late.
 func (w *watchdog) expect(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.wait = d
+	w.wait, w.due = d, time.Now().Add(d)
+	if w.rings.IsZero() || w.due.Before(w.rings) {
+		w.ring(d)
+	}
+}
+
+// ring sets the timer. It needs w.mu.
+func (w *watchdog) ring(d time.Duration) {
+	w.rings = time.Now().Add(d)
 	if w.timer == nil {
 		w.timer = time.AfterFunc(d, w.bark)
 		return
@@ -67,20 +78,31 @@ func (w *watchdog) expect(d time.Duration) {
 func (w *watchdog) rest() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.timer != nil {
-		w.timer.Stop()
-	}
+	w.due = time.Time{}
 }
 
 func (w *watchdog) bark() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.rings = time.Time{}
+	if w.due.IsZero() {
+		return
+	}
+	if left := time.Until(w.due); left > 0 {
+		w.ring(left)
+		return
+	}
 	w.cancel(stalledError{after: w.wait})
 }
 
 // done ends the watch and frees the context.
 func (w *watchdog) done() {
 	w.rest()
+	w.mu.Lock()
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	w.mu.Unlock()
 	w.cancel(context.Canceled)
 }
 
