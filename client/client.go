@@ -34,6 +34,8 @@ type Client struct {
 	nodes  antipodev1.NodeServiceClient
 	close  func() error
 	logger *slog.Logger
+	// manifests is Config.Manifests.
+	manifests bool
 }
 
 // New returns a Client over a connection that the caller made and closes. It logs nothing.
@@ -51,7 +53,7 @@ func Dial(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := New(conn)
-	c.close, c.logger = conn.Close, cfg.withDefaults().Logger
+	c.close, c.logger, c.manifests = conn.Close, cfg.withDefaults().Logger, cfg.Manifests
 	return c, nil
 }
 

@@ -28,6 +28,8 @@ type Config struct {
 	OwnCertificate bool
 	// ServerRole, if set, refuses a server whose certificate names another role: "primary" where primaryd is called.
 	ServerRole string
+	// Manifests asks for the manifests of tags along with listings, as far as they are small: for who copies what it lists.
+	Manifests bool
 	// UserAgent names the calling program; "antipode" when empty.
 	UserAgent string
 	// Logger hears of files that cannot be used and of streams that broke off; nil discards.

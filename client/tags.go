@@ -14,6 +14,9 @@ type Tag struct {
 	Name, Digest, MediaType string
 	// Size of the manifest in bytes.
 	Size int64
+	// Manifest is its bytes, on one of the tags that name it and where Config.Manifests asked for them; nil where the primary
+	// sent none. It is not checked against Digest here.
+	Manifest []byte
 }
 
 // Subject is a manifest and everything that names it as its subject.
@@ -74,7 +77,7 @@ func (c *Client) list(ctx context.Context, repository string, since Position) (L
 	defer cancel()
 	stream, err := c.feed.ListTags(ctx, &antipodev1.ListTagsRequest{
 		Repository: repository, FeedId: since.FeedID, SinceRevision: since.Revision,
-		Incarnation: since.Incarnation,
+		Incarnation: since.Incarnation, WantManifests: c.manifests,
 	})
 	if err != nil {
 		return Listing{}, err
@@ -112,6 +115,7 @@ func (p *pages) take(message *antipodev1.ListTagsResponse) error {
 		}
 		p.listing.Tags = append(p.listing.Tags, Tag{
 			Name: tag.GetName(), Digest: tag.GetDigest(), MediaType: tag.GetMediaType(), Size: tag.GetSize(),
+			Manifest: tag.GetManifest(),
 		})
 	}
 	for _, subject := range message.GetPage().GetSubjects() {

@@ -174,7 +174,7 @@ func loadSettings(path string) (*settings, error) {
 		Database:    "sqlite:secondary.db",
 		Primary:     primarySettings{RegistryConcurrency: 16, Requests: service.RequestKinds()},
 		Registry:    registrySettings{Concurrency: 16},
-		Replication: replicationSettings{Workers: 8, Blobs: 8, Include: []string{"**"}},
+		Replication: replicationSettings{Workers: 8, Blobs: 16, Include: []string{"**"}},
 		Deletions:   deletionsSettings{Enabled: true, Brake: brakeSettings{Share: 0.5, Count: 10, SiteShare: 0.2, SiteCount: 100}},
 		HTTP:        httpSettings{Listen: "127.0.0.1:8081"},
 		GRPC:        grpcSettings{Listen: "127.0.0.1:7444"},

@@ -164,6 +164,7 @@ func (d *daemon) openPrimary(context.Context) (err error) {
 	d.primary, err = client.Dial(client.Config{
 		Address: d.cfg.Primary.Address, CertFile: d.cfg.Primary.CertFile, KeyFile: d.cfg.Primary.KeyFile,
 		CAFile: d.cfg.Primary.CAFile, ServerRole: string(link.RolePrimary), UserAgent: userAgent(), Logger: d.logger,
+		Manifests: true,
 	})
 	if err != nil {
 		return fmt.Errorf("primary: %w", err)

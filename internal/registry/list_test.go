@@ -360,7 +360,7 @@ func TestListLeavesOutWhatIsGone(t *testing.T) {
 		return registrytest.Fault{}
 	})
 	got, err := open(t, proxy.URL()).List(t.Context(), repo)
-	want := Listing{Present: true, Tags: []Tag{{"v1", img.Digest, img.MediaType, int64(len(img.Manifest))}}}
+	want := Listing{Present: true, Tags: []Tag{{Name: "v1", Digest: img.Digest, MediaType: img.MediaType, Size: int64(len(img.Manifest))}}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
@@ -387,7 +387,7 @@ func TestResolveByBodyWhereHeadSaysTooLittle(t *testing.T) {
 			}
 		})
 		found, absent, err := r.Resolve(t.Context(), repo, []string{"v1"})
-		want := []Tag{{"v1", img.Digest, img.MediaType, int64(len(img.Manifest))}}
+		want := []Tag{{Name: "v1", Digest: img.Digest, MediaType: img.MediaType, Size: int64(len(img.Manifest))}}
 		if diff := cmp.Diff(want, found); diff != "" || err != nil || absent != nil {
 			t.Errorf("without %s: %s %v %v", missing, diff, absent, err)
 		}

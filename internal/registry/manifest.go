@@ -173,14 +173,25 @@ func verify(content []byte, said string) error {
 
 // resolve looks at one tag; nil means that the registry says that it does not exist.
 func (r *Registry) resolve(ctx context.Context, repository, name string) (*Tag, error) {
-	if tag, err := r.glance(ctx, repository, name); tag != nil || err != nil {
+	if tag, settled, err := r.carry(ctx, repository, name); settled {
+		return tag, err
+	}
+	if tag, err := r.head(ctx, repository, name); tag != nil || err != nil {
 		return tag, err
 	}
 	return r.resolveByBody(ctx, repository, name)
 }
 
-// glance looks at one tag; nil means that HEAD says that it does not exist, which anybody may have said.
+// glance looks at one tag with one request; nil means that it seems not to exist, which anybody may have said.
 func (r *Registry) glance(ctx context.Context, repository, name string) (*Tag, error) {
+	if tag, settled, err := r.carry(ctx, repository, name); settled {
+		return tag, err
+	}
+	return r.head(ctx, repository, name)
+}
+
+// head looks at one tag; nil means that HEAD says that it does not exist, which anybody may have said.
+func (r *Registry) head(ctx context.Context, repository, name string) (*Tag, error) {
 	c, err := r.manifestCall("resolve tag", repository, name, auth.ActionPull)
 	if err != nil {
 		return nil, err

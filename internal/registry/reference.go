@@ -22,12 +22,14 @@ type Descriptor struct {
 	Annotations  map[string]string
 }
 
-// Tag is a tag and the manifest that it names. Size is the manifest's, in bytes.
+// Tag is a tag and the manifest that it names. Size is the manifest's, in bytes. Manifest is its bytes where they were
+// asked for (WithManifests), and else nil.
 type Tag struct {
 	Name      string
 	Digest    string
 	MediaType string
 	Size      int64
+	Manifest  []byte
 }
 
 // Manifest is a manifest's exact bytes and what describes them.

@@ -50,7 +50,7 @@ func TestListLargeRepository(t *testing.T) {
 		for i := range 2500 {
 			name := fmt.Sprintf("t%04d", i)
 			names = append(names, name)
-			want = append(want, Tag{name, img.Digest, img.MediaType, int64(len(img.Manifest))})
+			want = append(want, Tag{Name: name, Digest: img.Digest, MediaType: img.MediaType, Size: int64(len(img.Manifest))})
 		}
 		plant(t, kind, url, repo, img, names[1:])
 		proxy := registrytest.NewProxy(t, url)
@@ -208,8 +208,8 @@ func TestDockerManifestIsSeenAsSuch(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []Tag{
-			{"image", child.Digest, registrytest.DockerManifest, int64(len(child.Manifest))},
-			{"list", list.Digest, registrytest.DockerList, int64(len(list.Manifest))},
+			{Name: "image", Digest: child.Digest, MediaType: registrytest.DockerManifest, Size: int64(len(child.Manifest))},
+			{Name: "list", Digest: list.Digest, MediaType: registrytest.DockerList, Size: int64(len(list.Manifest))},
 		}
 		if diff := cmp.Diff(want, listing.Tags); diff != "" {
 			t.Error(diff)

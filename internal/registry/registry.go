@@ -87,6 +87,7 @@ type Registry struct {
 	referrersSeen    atomic.Bool // the referrers API has answered on this host
 	tagDeleteRefused atomic.Bool // this host does not delete by tag
 	digestDeleteSeen atomic.Bool // this host has deleted by digest
+	selfMounts       selfMounts
 }
 
 // Open makes a handle; it sends nothing. Credentials are those of the docker configuration ($DOCKER_CONFIG/config.json

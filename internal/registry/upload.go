@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -56,7 +57,8 @@ func (r *Registry) PutBlob(
 // of its own, such as no access to the other repository, becomes a plain upload. Blobs under another digest than sha256
 // are never mounted: distribution says that it did, and then knows them by their sha256 alone.
 func (r *Registry) openUpload(ctx context.Context, c call, desc Descriptor, mountFrom string) (*url.URL, error) {
-	if mountFrom == "" || digest.Digest(desc.Digest).Algorithm() != digest.Canonical {
+	itself := mountFrom == c.repository
+	if mountFrom == "" || digest.Digest(desc.Digest).Algorithm() != digest.Canonical || itself && !r.selfMounts.worthwhile() {
 		return r.startUpload(ctx, c, nil, desc)
 	}
 	if err := ValidRepository(mountFrom); err != nil {
@@ -67,10 +69,38 @@ func (r *Registry) openUpload(ctx context.Context, c call, desc Descriptor, moun
 	mount.scopes = []string{auth.ScopeRepository(mountFrom, auth.ActionPull)}
 	location, err := r.startUpload(ctx, mount, url.Values{"mount": {desc.Digest}, "from": {mountFrom}}, desc)
 	refused, ok := errors.AsType[*Error](err)
-	if ok && refused.Status/100 == 4 && !errors.Is(err, ErrUnavailable) {
+	ok = ok && refused.Status/100 == 4 && !errors.Is(err, ErrUnavailable)
+	if itself {
+		r.selfMounts.asked(ok)
+	}
+	if ok {
 		return r.startUpload(ctx, c, nil, desc)
 	}
 	return location, err
+}
+
+// selfMounts is whether it is worth asking the registry to mount a blob from the repository itself. Most answer that by
+// opening the upload where the blob is not there, so that it costs nothing; one that refuses instead is asked seldom.
+type selfMounts struct {
+	refused atomic.Int64 // in a row
+	skipped atomic.Int64
+}
+
+const (
+	maxRefused   = 8  // in a row, before it is no longer asked each time
+	askSelfAfter = 32 // blobs
+)
+
+func (s *selfMounts) worthwhile() bool {
+	return s.refused.Load() < maxRefused || s.skipped.Add(1)%askSelfAfter == 0
+}
+
+func (s *selfMounts) asked(refused bool) {
+	if !refused {
+		s.refused.Store(0)
+		return
+	}
+	s.refused.Add(1)
 }
 
 // startUpload sends the POST.

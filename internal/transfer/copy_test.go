@@ -54,6 +54,37 @@ func TestOrderIsBlobsThenChildrenThenTags(t *testing.T) {
 	}
 }
 
+// A root whose bytes are at hand is not asked for; bytes that are not the root's are no bytes.
+func TestManifestAtHand(t *testing.T) {
+	t.Parallel()
+	root := registrytest.NewImage(1, 1, 10)
+	for name, test := range map[string]struct {
+		manifest []byte
+		asked    bool
+	}{
+		"right": {root.Manifest, false}, "other": {registrytest.NewImage(2, 1, 10).Manifest, true}, "none": {nil, true},
+		"longer": {append(slices.Clone(root.Manifest), '\n'), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair()
+			p.src.push("app", root)
+			req := request(p.src, "app", root, "v1")
+			req.Manifest = test.manifest
+			if _, err := p.copier.Copy(t.Context(), req); err != nil {
+				t.Fatal(err)
+			}
+			calls := p.src.calls()
+			if asked := slices.Contains(calls, "GET manifest app@"+short(root.Digest)); asked != test.asked {
+				t.Errorf("the source was asked for %v", calls)
+			}
+			if got, err := p.dst.Manifest(t.Context(), "app", "v1"); err != nil || string(got.Bytes) != string(root.Manifest) {
+				t.Errorf("%s, %v", got.Bytes, err)
+			}
+		})
+	}
+}
+
 func TestKnownSubgraphIsNotLookedAt(t *testing.T) {
 	t.Parallel()
 	p := newPair()

@@ -166,6 +166,9 @@ func (j *job) readNode(ctx context.Context, level trust, g *graph, n *node) erro
 // readManifest gets a manifest from another repository of the destination that has it, or from the source: promoting an
 // image from one repository to another then needs nothing from the source.
 func (j *job) readManifest(ctx context.Context, level trust, n *node) (registry.Manifest, error) {
+	if n.parent == nil && j.req.Manifest != nil && verify(j.req.Manifest, n.desc.Digest, n.desc.Size) == nil {
+		return registry.Manifest{Descriptor: n.desc, Bytes: j.req.Manifest}, nil
+	}
 	if level == trustIndex && n.near != "" {
 		m, ok, err := j.readNearby(ctx, n.desc, n.near)
 		if ok || err != nil {

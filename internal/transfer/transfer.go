@@ -83,6 +83,10 @@ type Request struct {
 	Repository       string       // on the destination
 	Root             registry.Tag // digest, media type and size (bytes; 0 = not known); Name is not used
 
+	// Manifest is Root's bytes where they are at hand already. Those that are not what Root says are not used: the source
+	// is asked for them, as it is where this is nil.
+	Manifest []byte
+
 	// Tags are written last, each a PutManifest of the root's bytes. Without any the root is written by its digest.
 	Tags []string
 

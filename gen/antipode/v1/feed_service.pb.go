@@ -834,7 +834,10 @@ type ListTagsRequest struct {
 	SinceRevision int64 `protobuf:"varint,3,opt,name=since_revision,json=sinceRevision,proto3" json:"since_revision,omitempty"`
 	// The incarnation of the caller's cursor, to which since_revision belongs. When that history is not known or was lost
 	// below since_revision, the listing is complete, never a delta.
-	Incarnation   string `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Incarnation string `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Whether the caller wants the manifests of the tags along, as far as they are small: it needs them next. They come in
+	// deltas and where since_revision is 0; who has synced before has most of them.
+	WantManifests bool `protobuf:"varint,5,opt,name=want_manifests,json=wantManifests,proto3" json:"want_manifests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -895,6 +898,13 @@ func (x *ListTagsRequest) GetIncarnation() string {
 		return x.Incarnation
 	}
 	return ""
+}
+
+func (x *ListTagsRequest) GetWantManifests() bool {
+	if x != nil {
+		return x.WantManifests
+	}
+	return false
 }
 
 // ListTagsResponse is one message of a listing.
@@ -1187,7 +1197,10 @@ type Tag struct {
 	// The manifest's media type.
 	MediaType string `protobuf:"bytes,3,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
 	// The manifest's size in bytes.
-	Size          int64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Size int64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	// The manifest's bytes, on one of the tags that name it; empty where they were not wanted, and for what is large. The
+	// caller checks them against the digest.
+	Manifest      []byte `protobuf:"bytes,5,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1248,6 +1261,13 @@ func (x *Tag) GetSize() int64 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *Tag) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
 }
 
 // TagSummary ends a listing and says what it is worth.
@@ -1435,14 +1455,15 @@ const file_antipode_v1_feed_service_proto_rawDesc = "" +
 	"\n" +
 	"changed_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x125\n" +
 	"\bswept_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\asweptAt\x12 \n" +
-	"\vfingerprint\x18\x05 \x01(\tR\vfingerprint\"\x93\x01\n" +
+	"\vfingerprint\x18\x05 \x01(\tR\vfingerprint\"\xba\x01\n" +
 	"\x0fListTagsRequest\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
 	"repository\x12\x17\n" +
 	"\afeed_id\x18\x02 \x01(\tR\x06feedId\x12%\n" +
 	"\x0esince_revision\x18\x03 \x01(\x03R\rsinceRevision\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\tR\vincarnation\"{\n" +
+	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12%\n" +
+	"\x0ewant_manifests\x18\x05 \x01(\bR\rwantManifests\"{\n" +
 	"\x10ListTagsResponse\x12*\n" +
 	"\x04page\x18\x01 \x01(\v2\x14.antipode.v1.TagPageH\x00R\x04page\x123\n" +
 	"\asummary\x18\x02 \x01(\v2\x17.antipode.v1.TagSummaryH\x00R\asummaryB\x06\n" +
@@ -1462,13 +1483,14 @@ const file_antipode_v1_feed_service_proto_rawDesc = "" +
 	"\vannotations\x18\x05 \x03(\v2&.antipode.v1.Referrer.AnnotationsEntryR\vannotations\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"d\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x01\n" +
 	"\x03Tag\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x03 \x01(\tR\tmediaType\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x03R\x04size\"\x8c\x03\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x1a\n" +
+	"\bmanifest\x18\x05 \x01(\fR\bmanifest\"\x8c\x03\n" +
 	"\n" +
 	"TagSummary\x12;\n" +
 	"\flisting_kind\x18\x01 \x01(\x0e2\x18.antipode.v1.ListingKindR\vlistingKind\x121\n" +

@@ -88,7 +88,9 @@ func New(r Registry, f Feed) *Lister {
 }
 
 // List answers for a caller that holds the repository as of since in feed feedID: the touched tags where the feed still
-// knows them all, every tag otherwise, as when since is of a history that was lost. Errors are those of the registry and of the feed.
+// knows them all, every tag otherwise, as when since is of a history that was lost. With registry.WithManifests the tags'
+// manifests come along in a delta, and in a listing for who holds nothing. Errors are those of the registry and of the
+// feed.
 func (l *Lister) List(ctx context.Context, repository, feedID string, cursor feed.Cursor) (Listing, error) {
 	row, found, fits, err := l.feed.Base(ctx, repository, cursor)
 	if err != nil {
@@ -97,10 +99,13 @@ func (l *Lister) List(ctx context.Context, repository, feedID string, cursor fee
 	since := cursor.Revision
 	known := found && fits && feedID == l.feed.ID()
 	if delta := known && since > 0 && since <= row.Revision && row.Hint.Covers(since); delta {
-		k := key{repository: repository, revision: row.Revision, since: since}
+		k := key{repository: repository, revision: row.Revision, since: since, carries: registry.CarriesManifests(ctx)}
 		return l.shared.do(ctx, k, func(ctx context.Context) (Listing, error) { return l.delta(ctx, row, since) })
 	}
-	k := key{repository: repository, revision: row.Revision}
+	if since > 0 {
+		ctx = registry.WithManifests(ctx, 0) // the caller has most of them
+	}
+	k := key{repository: repository, revision: row.Revision, carries: registry.CarriesManifests(ctx)}
 	return l.shared.do(ctx, k, func(ctx context.Context) (Listing, error) { return l.complete(ctx, repository, row) })
 }
 

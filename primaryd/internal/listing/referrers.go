@@ -88,7 +88,14 @@ func (l *Lister) addSubjects(ctx context.Context, repository string, answer *Lis
 	if l.referrers.isAbsent() {
 		return nil
 	}
-	w := &subjectWalk{lister: l, repository: repository, subjects: map[string][]registry.Descriptor{}}
+	w := &subjectWalk{
+		lister: l, repository: repository, subjects: map[string][]registry.Descriptor{}, carried: map[string][]byte{},
+	}
+	for _, tag := range answer.Tags {
+		if tag.Manifest != nil {
+			w.carried[tag.Digest] = tag.Manifest
+		}
+	}
 	first, err := w.subjectsOf(ctx, also.pushed)
 	if err != nil {
 		return err
@@ -119,15 +126,25 @@ func (l *Lister) addSubjects(ctx context.Context, repository string, answer *Lis
 type subjectWalk struct {
 	lister     *Lister
 	repository string
+	carried    map[string][]byte // manifests that were read already, by digest
 	mu         sync.Mutex
 	subjects   map[string][]registry.Descriptor
+}
+
+// manifest returns the bytes of a manifest.
+func (w *subjectWalk) manifest(ctx context.Context, digest string) ([]byte, error) {
+	if known := w.carried[digest]; known != nil {
+		return known, nil
+	}
+	m, err := w.lister.registry.Manifest(ctx, w.repository, digest)
+	return m.Bytes, err
 }
 
 // subjectsOf reads manifests that were pushed and returns their subjects. One that is gone again has nothing to say.
 func (w *subjectWalk) subjectsOf(ctx context.Context, pushed []string) ([]registry.Descriptor, error) {
 	var subjects []registry.Descriptor
 	for _, reference := range pushed {
-		m, err := w.lister.registry.Manifest(ctx, w.repository, reference)
+		content, err := w.manifest(ctx, reference)
 		if errors.Is(err, registry.ErrNotFound) {
 			continue
 		}
@@ -137,7 +154,7 @@ func (w *subjectWalk) subjectsOf(ctx context.Context, pushed []string) ([]regist
 		var body struct {
 			Subject *registry.Descriptor `json:"subject"`
 		}
-		if json.Unmarshal(m.Bytes, &body) != nil || body.Subject == nil {
+		if json.Unmarshal(content, &body) != nil || body.Subject == nil {
 			continue
 		}
 		// A registry need not have looked at what it cannot resolve.
@@ -205,7 +222,7 @@ func (w *subjectWalk) children(ctx context.Context, manifest registry.Descriptor
 	if !strings.Contains(manifest.MediaType, "image.index") && !strings.Contains(manifest.MediaType, "manifest.list") {
 		return nil, nil
 	}
-	m, err := w.lister.registry.Manifest(ctx, w.repository, manifest.Digest)
+	content, err := w.manifest(ctx, manifest.Digest)
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, nil
 	}
@@ -215,7 +232,7 @@ func (w *subjectWalk) children(ctx context.Context, manifest registry.Descriptor
 	var index struct {
 		Manifests []registry.Descriptor `json:"manifests"`
 	}
-	if err := json.Unmarshal(m.Bytes, &index); err != nil {
+	if err := json.Unmarshal(content, &index); err != nil {
 		return nil, fmt.Errorf("index %s@%s cannot be read: %w", w.repository, manifest.Digest, err)
 	}
 	// BuildKit's caches list blobs; a registry answers for them as for any digest that nothing refers to.

@@ -16,6 +16,7 @@ type key struct {
 	repository string
 	revision   int64
 	since      int64 // 0 for a complete listing
+	carries    bool  // whether manifests come along
 }
 
 // group lets simultaneous callers share a walk. A walk goes on while at least one caller waits for it.

@@ -358,7 +358,11 @@ func (s *FeedService) ListTags(
 		since = feed.Cursor{}
 	}
 	// A site waits for this answer; a sweep can wait for the site.
-	answer, err := s.lister.List(registry.WithUrgency(stream.Context()), req.GetRepository(), s.feed.ID(), since)
+	ctx := registry.WithUrgency(stream.Context())
+	if req.GetWantManifests() && since.Revision == req.GetSinceRevision() {
+		ctx = registry.WithManifests(ctx, manifestRoom)
+	}
+	answer, err := s.lister.List(ctx, req.GetRepository(), s.feed.ID(), since)
 	if err != nil {
 		return err
 	}
@@ -383,16 +387,8 @@ func (s grantedStream) Send(response *antipodev1.ListTagsResponse) error {
 func (s *FeedService) sendListing(
 	stream grpc.ServerStreamingServer[antipodev1.ListTagsResponse], answer listing.Listing,
 ) error {
-	for begin := 0; begin < len(answer.Tags); begin += tagsPerPage {
-		part := answer.Tags[begin:min(begin+tagsPerPage, len(answer.Tags))]
-		tags := make([]*antipodev1.Tag, len(part))
-		for i, tag := range part {
-			tags[i] = &antipodev1.Tag{Name: tag.Name, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size}
-		}
-		page := &antipodev1.ListTagsResponse_Page{Page: &antipodev1.TagPage{Tags: tags}}
-		if err := stream.Send(&antipodev1.ListTagsResponse{Kind: page}); err != nil {
-			return err
-		}
+	if err := sendTags(stream, answer.Tags); err != nil {
+		return err
 	}
 	if err := sendSubjects(stream, answer.Subjects); err != nil {
 		return err
@@ -412,8 +408,33 @@ func (s *FeedService) sendListing(
 	return stream.Send(&antipodev1.ListTagsResponse{Kind: &antipodev1.ListTagsResponse_Summary{Summary: summary}})
 }
 
-// maxPageBytes bounds the descriptors of one page; their annotations may be long.
-const maxPageBytes = 1 << 20
+const (
+	// maxPageBytes bounds the manifests, or the descriptors, of one page; their annotations may be long.
+	maxPageBytes = 1 << 20
+	// manifestRoom bounds the manifests that come along with one listing.
+	manifestRoom = 4 << 20
+)
+
+// sendTags sends the tags in pages by number and by the size of the manifests that come along.
+func sendTags(stream grpc.ServerStreamingServer[antipodev1.ListTagsResponse], tags []registry.Tag) error {
+	var page []*antipodev1.Tag
+	size := 0
+	for i, tag := range tags {
+		page = append(page, &antipodev1.Tag{
+			Name: tag.Name, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size, Manifest: tag.Manifest,
+		})
+		size += len(tag.Manifest)
+		if len(page) < tagsPerPage && size < maxPageBytes && i < len(tags)-1 {
+			continue
+		}
+		full := &antipodev1.ListTagsResponse_Page{Page: &antipodev1.TagPage{Tags: page}}
+		if err := stream.Send(&antipodev1.ListTagsResponse{Kind: full}); err != nil {
+			return err
+		}
+		page, size = nil, 0
+	}
+	return nil
+}
 
 // sendSubjects sends the subjects in pages by size. A subject whose own list is longer than a page goes alone.
 func sendSubjects(

@@ -15,12 +15,14 @@ import (
 
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 )
 
 // listed is everything that a listing sent.
 type listed struct {
 	pages   []int // tags of each
 	names   []string
+	laden   bool // each tag came with its manifest
 	summary *antipodev1.TagSummary
 }
 
@@ -41,9 +43,11 @@ func list(t *testing.T, c api, identity string, req *antipodev1.ListTagsRequest)
 			t.Errorf("after the summary: %v", message)
 		}
 		if got.summary = message.GetSummary(); got.summary == nil {
+			got.laden = got.laden || len(got.pages) == 0
 			got.pages = append(got.pages, len(message.GetPage().GetTags()))
 			for _, tag := range message.GetPage().GetTags() {
 				got.names = append(got.names, tag.GetName())
+				got.laden = got.laden && int64(len(tag.GetManifest())) == tag.GetSize()
 			}
 		}
 	}
@@ -80,6 +84,49 @@ func TestListTagsSendsPagesThenASummary(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got.summary, protocmp.Transform()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Manifests come along for who wants them and needs them: with what was touched, and with everything for who has nothing.
+func TestListTagsWithManifests(t *testing.T) {
+	t.Parallel()
+	p := sqlite(t)
+	since := p.push(t, "a")
+	now := p.push(t, "a")
+	if _, err := p.feed.Append(t.Context(), feed.Change{Repository: "unknown", Unknown: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.registry.listing = registry.Listing{Present: true, Tags: []registry.Tag{
+		{Name: "v1", Digest: "sha256:1", Size: 700 << 10},
+		{Name: "v2", Digest: "sha256:2", Size: 700 << 10},
+		{Name: "v3", Digest: "sha256:3", Size: 7},
+	}}
+	c := p.run(t)
+	id := p.feed.ID()
+	tests := map[string]struct {
+		req   *antipodev1.ListTagsRequest
+		pages []int
+		laden bool
+	}{
+		"everything, not wanted": {&antipodev1.ListTagsRequest{}, []int{3}, false},
+		"everything":             {&antipodev1.ListTagsRequest{WantManifests: true}, []int{2, 1}, true},
+		"what was touched":       {&antipodev1.ListTagsRequest{WantManifests: true, FeedId: id, SinceRevision: since}, []int{1}, true},
+		"everything, for who synced before": {
+			&antipodev1.ListTagsRequest{Repository: "unknown", WantManifests: true, FeedId: id, SinceRevision: now}, []int{3}, false,
+		},
+		"another feed": {&antipodev1.ListTagsRequest{WantManifests: true, FeedId: "other", SinceRevision: now}, []int{3}, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if test.req.GetRepository() == "" {
+				test.req.Repository = "a"
+			}
+			got, err := list(t, c, "node/eu", test.req)
+			if err != nil || !slices.Equal(got.pages, test.pages) || got.laden != test.laden {
+				t.Errorf("%v in pages of %v, manifests %t: %v", got.names, got.pages, got.laden, err)
+			}
+		})
 	}
 }
 

@@ -112,18 +112,31 @@ type stub struct {
 	during  func() // called in the middle of a walk; nil = nothing
 }
 
-func (s *stub) List(context.Context, string) (registry.Listing, error) {
+func (s *stub) List(ctx context.Context, _ string) (registry.Listing, error) {
 	if s.during != nil {
 		s.during()
 	}
-	return s.listing, s.err
+	answer := s.listing
+	answer.Tags = nil
+	for _, tag := range s.listing.Tags {
+		answer.Tags = append(answer.Tags, laden(ctx, tag))
+	}
+	return answer, s.err
 }
 
-func (s *stub) Resolve(_ context.Context, _ string, tags []string) (found []registry.Tag, absent []string, err error) {
+// laden is the tag with its manifest where that is to come along.
+func laden(ctx context.Context, tag registry.Tag) registry.Tag {
+	if registry.CarriesManifests(ctx) {
+		tag.Manifest = []byte(strings.Repeat("m", int(tag.Size)))
+	}
+	return tag
+}
+
+func (s *stub) Resolve(ctx context.Context, _ string, tags []string) (found []registry.Tag, absent []string, err error) {
 	for _, tag := range s.listing.Tags {
 		for _, name := range tags {
 			if tag.Name == name {
-				found = append(found, tag)
+				found = append(found, laden(ctx, tag))
 			}
 		}
 	}

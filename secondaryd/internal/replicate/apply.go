@@ -103,7 +103,7 @@ func (a *attempt) copy(ctx context.Context, c comparison, step plan.Copy, repair
 	}
 	done, err := a.Copier.Copy(ctx, transfer.Request{
 		Source: source, SourceRepository: a.lease.Repository, Repository: a.target,
-		Root: c.manifests[step.Tags[0].Name], Tags: tags, Progress: a.work.progress(),
+		Root: c.manifests[step.Tags[0].Name], Manifest: c.carried[step.Digest], Tags: tags, Progress: a.work.progress(),
 		Repair: repair, Urgent: a.urgent(), Found: a.noteSubject,
 	})
 	a.bytes.Add(done.Bytes)

@@ -19,6 +19,8 @@ type comparison struct {
 	source transfer.Source
 	// manifests are what the plan copies, by the names in it: tags, and references of what has none.
 	manifests map[string]registry.Tag
+	// carried are the bytes of manifests that came along with the listing, by digest.
+	carried map[string][]byte
 	// subjects of what has no tag, by the same names.
 	subjects map[string]string
 	// restored are the tags that the source lacks and an operator brought back.
@@ -52,11 +54,14 @@ func (a *attempt) compare(ctx context.Context) (comparison, error) {
 	}
 	c := comparison{
 		listing: listing, origin: source, source: source, manifests: make(map[string]registry.Tag, len(listing.Tags)),
-		subjects: map[string]string{}, restored: map[string]bool{},
+		carried: map[string][]byte{}, subjects: map[string]string{}, restored: map[string]bool{},
 	}
 	want := plan.Source{Complete: listing.Complete, Present: listing.Present, Absent: slices.Clone(listing.Absent)}
 	for _, tag := range listing.Tags {
 		c.manifests[tag.Name] = registry.Tag{Name: tag.Name, Digest: tag.Digest, MediaType: tag.MediaType, Size: tag.Size}
+		if tag.Manifest != nil {
+			c.carried[tag.Digest] = tag.Manifest
+		}
 		want.Tags = append(want.Tags, plan.Tag{Name: tag.Name, Digest: tag.Digest})
 	}
 	if err := a.addPins(ctx, &c, &want); err != nil {
