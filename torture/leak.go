@@ -23,7 +23,7 @@ const (
 const (
 	moreGoroutines  = 100
 	moreDescriptors = 60
-	moreMemory      = 120 << 20
+	moreMemory      = 64 << 20
 )
 
 // usage is what a daemon holds.

@@ -84,7 +84,7 @@ func (w *world) backUp(ctx context.Context, side, to string) error {
 	if err := errors.Join(os.RemoveAll(to), os.Mkdir(to, 0o700)); err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", "file:"+strings.TrimPrefix(w.databaseURL(side), "sqlite:")+"?_pragma=busy_timeout(10000)")
+	db, err := sql.Open("sqlite", "file:"+strings.TrimPrefix(w.databaseURL(side), "sqlite:")+"?_pragma=busy_timeout(60000)")
 	if err != nil {
 		return err
 	}
