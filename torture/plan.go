@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -76,11 +78,31 @@ func plan(seed uint64, total time.Duration, of parts) []fault {
 		if until, busy := p.taken[f.Target]; busy && at < until {
 			continue
 		}
-		f.Number = len(all) + 1
-		p.taken[f.Target] = f.At + f.Lasts + time.Second // a second of rest
-		all = append(all, f)
+		all = append(all, p.take(f))
+		if f.Kind == rewind && f.Target == primaryData && p.random.IntN(2) == 0 {
+			if c := p.unseen(f); p.taken[c.Target] <= c.At {
+				all = append(all, p.take(c))
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b fault) int { return cmp.Compare(a.At, b.At) })
+	for i := range all {
+		all[i].Number = i + 1
 	}
 	return all
+}
+
+// take keeps others from the fault's target until a second after it.
+func (p *planner) take(f fault) fault {
+	p.taken[f.Target] = f.At + f.Lasts + time.Second
+	return f
+}
+
+// unseen cuts the site off while primaryd's database is put back, for so long that this may count beyond the site's
+// cursor before the site asks again.
+func (p *planner) unseen(f fault) fault {
+	at := max(f.At, f.At+f.Lasts-500*time.Millisecond)
+	return fault{At: at, Lasts: min(p.between(10_000, 30_000), p.total-at), Kind: cut, Target: followLink}
 }
 
 // gap is the time from one fault to the next: short, with a calm now and then in which the site can come to rest.
@@ -122,7 +144,7 @@ func (p *planner) draw(at time.Duration) fault {
 	case n < 105 && len(p.parts.rewound) > 0:
 		// On the disk, as nothing else may be done to it meanwhile.
 		way := p.parts.rewound[p.random.IntN(len(p.parts.rewound))]
-		f.Kind, f.Target, f.How, f.Lasts = rewind, way.disk, way.how, p.between(1000, 25_000)
+		f.Kind, f.Target, f.How, f.Lasts = rewind, way.disk, way.how, p.between(1000, 5000+p.random.IntN(20_000))
 	default:
 		f.Kind, f.Target, f.Lasts = renew, p.one(p.parts.certificates), 0
 	}
