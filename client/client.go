@@ -77,6 +77,31 @@ type Change struct {
 	Revision   int64
 	// ChangedAt is when it happened at the primary's registry, or when a sweep found it.
 	ChangedAt time.Time
+	// Hint names the tags that were announced to be touched; nil where that is not known, and for what happened before a
+	// subscription from the beginning. It says where to look, never what is there: that Tags says.
+	Hint *Hint
+}
+
+// Hint names tags that were announced to be touched.
+type Hint struct {
+	// BaseRevision: every tag that was touched after it is in Tags.
+	BaseRevision int64
+	// Tags by name, 16 at most.
+	Tags []TouchedTag
+}
+
+// TouchedTag is a tag that was announced to be written or deleted.
+type TouchedTag struct {
+	// Tag, or "@" and the digest of a manifest that was pushed without a tag.
+	Tag string
+	// Digest that was announced; empty when none was, and for a deletion.
+	Digest string
+	// Deleted says that it was announced to be gone.
+	Deleted bool
+	// At is when, by the announcement.
+	At time.Time
+	// Revision is the newest that touched it.
+	Revision int64
 }
 
 // Event is one message of a subscription.

@@ -117,6 +117,7 @@ func (s *subscription) take(message *antipodev1.SubscribeResponse) (Event, error
 		for _, change := range kind.Changes.GetChanges() {
 			s.event.Changes = append(s.event.Changes, Change{
 				Repository: change.GetRepository(), Revision: change.GetRevision(), ChangedAt: change.GetChangedAt().AsTime(),
+				Hint: hint(change.GetHint()),
 			})
 			if change.GetRevision() == s.event.Head {
 				s.changedAt(change.GetChangedAt())
@@ -130,6 +131,20 @@ func (s *subscription) take(message *antipodev1.SubscribeResponse) (Event, error
 		s.changedAt(kind.Heartbeat.GetHeadChangedAt())
 	}
 	return s.event, nil
+}
+
+// hint is what a change says of its tags. A primary that is older than that field does not say.
+func hint(said *antipodev1.TagHint) *Hint {
+	if said == nil {
+		return nil
+	}
+	h := &Hint{BaseRevision: said.GetBaseRevision()}
+	for _, t := range said.GetTags() {
+		h.Tags = append(h.Tags, TouchedTag{
+			Tag: t.GetTag(), Digest: t.GetDigest(), Deleted: t.GetDeleted(), At: t.GetTouchedAt().AsTime(), Revision: t.GetRevision(),
+		})
+	}
+	return h
 }
 
 // changedAt notes when the head changed. A primary that is older than that field does not say.

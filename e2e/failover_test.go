@@ -56,19 +56,37 @@ func TestFailoverAndBack(t *testing.T) {
 		t.Fatalf("paused by way of the primary: %v, %v", asked, err)
 	}
 	push(t, p, "app", "v2", image(2))
+	v2 := image(2).Digest
 	eventually(t, func(context.Context) error {
 		if n := p.Status(t).GetRepositories().GetPending(); n != 1 {
 			return fmt.Errorf("%d repositories are due", n)
 		}
 		return nil
 	})
+	// While the primary answers it is compared with; when primaryd is gone its registry is; and when nobody answers, what
+	// was announced is told.
+	if out := succeeds(t, p.Secondary, "promote", "--dry-run"); contains(out, "rehearsal", "compared just now with what primaryd lists",
+		"app:v2", "missing", v2[:19], "is not known here") != nil {
+		t.Error(out)
+	}
 	p.Primary.Kill()
-	if out := succeeds(t, p.Secondary, "promote", "--dry-run"); contains(out, "rehearsal", "app", "pending") != nil {
+	if out := succeeds(t, p.Secondary, "promote", "--dry-run"); contains(out, "the primary's registry itself", "app:v2", "missing") != nil {
 		t.Error(out)
 	}
-	if out := succeeds(t, p.Secondary, "promote"); contains(out, "promoted", "1 repositories may lack", "app") != nil {
+	p.Registry.Kill()
+	if out := succeeds(t, p.Secondary, "promote", "--dry-run"); contains(out, "rehearsal", "nobody at the primary answers",
+		"pending", "app:v2", "missing", v2[:19], "as the primary announced") != nil {
 		t.Error(out)
 	}
+	if out := succeeds(t, p.Secondary, "promote", "--output", "json"); contains(out, `"promoted": true`, `"tag": "v2"`,
+		`"difference": "missing"`, v2, `"compared_with": "nobody"`) != nil {
+		t.Error(out)
+	}
+	if out := succeeds(t, p.Secondary, "explain"); contains(out, "pause", operatorName+", at the primary", "promote",
+		siteName+", on the site", "unplanned: 1 repositories were not synced") != nil {
+		t.Error(out)
+	}
+	p.Registry.Start()
 	p.Secondary.Restart()
 	if out := succeeds(t, p.Secondary, "status"); contains(out, "promoted") != nil {
 		t.Error(out)

@@ -15,6 +15,7 @@ import (
 func newVerify() *cobra.Command {
 	var q query
 	var all, deep bool
+	after := await{doing: "verifying"}
 	cmd := &cobra.Command{
 		Use:   "verify REPOSITORY | --all",
 		Short: "Check every manifest and blob that the site should hold, and copy again what is missing or damaged",
@@ -27,19 +28,31 @@ func newVerify() *cobra.Command {
 			if !all {
 				req.Repository = args[0]
 			}
-			ctx, cancel := cli.Call(cmd.Context())
+			after.repository = req.GetRepository()
+			ctx, cancel := after.call(cmd.Context())
 			defer cancel()
 			return q.ask(func(api antipodev1.ReplicationServiceClient) error {
+				if err := after.begin(ctx, api); err != nil {
+					return err
+				}
 				resp, err := api.Verify(ctx, req)
 				if err != nil {
 					return err
 				}
+				if err := after.done(ctx, api, q.output.Line(cmd)); err != nil {
+					return err
+				}
 				return q.output.Print(cmd.OutOrStdout(), resp, func(w io.Writer) {
+					if after.wait {
+						fmt.Fprintf(w, "%d repositories are verified, and whole\n", resp.GetRepositories())
+						return
+					}
 					fmt.Fprintf(w, "%d repositories are being verified; see: secondaryd explain REPOSITORY\n", resp.GetRepositories())
 				})
 			})
 		},
 	}
+	after.flags(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "every tracked repository")
 	cmd.Flags().BoolVar(&deep, "deep", false, "read every blob and compare its digest, instead of its size alone")
 	return q.flags(cmd)

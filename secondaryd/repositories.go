@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -79,22 +79,41 @@ func stateName(s antipodev1.RepositoryState) string {
 
 func newDiff() *cobra.Command {
 	var q query
-	return q.flags(&cobra.Command{
+	var timeout time.Duration
+	cmd := &cobra.Command{
 		Use:   "diff REPOSITORY",
 		Short: "What a sync of a repository would do now; changes nothing",
 		Args:  cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := cli.Call(cmd.Context())
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			return q.ask(func(api antipodev1.ReplicationServiceClient) error {
+				stop := q.output.Line(cmd).Follow(ctx, comparing(api, args[0]))
 				resp, err := api.DiffRepository(ctx, &antipodev1.DiffRepositoryRequest{Repository: args[0]})
+				stop()
 				if err != nil {
 					return err
 				}
 				return q.output.Print(cmd.OutOrStdout(), resp, func(w io.Writer) { printDiff(w, resp) })
 			})
 		},
-	})
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait for the listings of both sides")
+	return q.flags(cmd)
+}
+
+// comparing says for how long both sides have been listed, and how much there is to list here.
+func comparing(api antipodev1.ReplicationServiceClient, repository string) func(context.Context) (string, error) {
+	began, tags := time.Now(), ""
+	return func(ctx context.Context) (string, error) {
+		if tags == "" {
+			resp, err := api.GetRepository(ctx, &antipodev1.GetRepositoryRequest{Repository: repository, JournalSize: 1})
+			if tags = " "; err == nil {
+				tags = fmt.Sprintf(" (%d tags on this site)", resp.GetRepository().GetTagCount())
+			}
+		}
+		return fmt.Sprintf("listing %s on both sides%s: %s", repository, tags, cli.Duration(time.Since(began).Round(time.Second))), nil
+	}
 }
 
 func printDiff(w io.Writer, resp *antipodev1.DiffRepositoryResponse) {
@@ -116,72 +135,10 @@ func orNone(digest string) string {
 	return digest
 }
 
-func newExplain() *cobra.Command {
-	var q query
-	var size int32
-	cmd := &cobra.Command{
-		Use:   "explain REPOSITORY[:TAG]",
-		Short: "What this site did with a repository, or with one of its tags, and why, in order",
-		Args:  cli.Args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			repository, tag, _ := strings.Cut(args[0], ":")
-			ctx, cancel := cli.Call(cmd.Context())
-			defer cancel()
-			return q.ask(func(api antipodev1.ReplicationServiceClient) error {
-				resp, err := api.GetRepository(ctx, &antipodev1.GetRepositoryRequest{Repository: repository, JournalSize: size})
-				if err != nil {
-					return err
-				}
-				resp.Journal = about(resp.GetJournal(), tag)
-				slices.Reverse(resp.Journal) // a story is told from its beginning
-				return q.output.Print(cmd.OutOrStdout(), resp, func(w io.Writer) { printStory(w, resp) })
-			})
-		},
-	}
-	cmd.Flags().Int32Var(&size, "last", 500, "how many entries of the repository's journal to look at, 500 at most")
-	return q.flags(cmd)
-}
-
-// about keeps the entries about a tag and those about the repository as a whole.
-func about(entries []*antipodev1.JournalEntry, tag string) []*antipodev1.JournalEntry {
-	if tag == "" {
-		return entries
-	}
-	var kept []*antipodev1.JournalEntry
-	for _, e := range entries {
-		if e.GetReference() == tag || e.GetReference() == "" {
-			kept = append(kept, e)
-		}
-	}
-	return kept
-}
-
-func printStory(w io.Writer, resp *antipodev1.GetRepositoryResponse) {
-	printRepositories(w, []*antipodev1.TrackedRepository{resp.GetRepository()})
-	fmt.Fprintln(w, "\nWHEN\tWHAT\tREFERENCE\tDIGEST\tBEFORE\tDETAIL")
-	for _, e := range resp.GetJournal() {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.GetAt().AsTime().Local().Format("2006-01-02 15:04:05.000"),
-			e.GetAction(), shortReference(e.GetReference()), short(e.GetDigest()), short(e.GetPreviousDigest()), e.GetDetail())
-	}
-}
-
-// short cuts a digest to what tells it from others on a screen.
-func short(digest string) string {
-	const enough = 19
-	return digest[:min(len(digest), enough)]
-}
-
-// shortReference cuts a reference that is a digest, and no tag.
-func shortReference(reference string) string {
-	if strings.Contains(reference, ":") {
-		return short(reference)
-	}
-	return reference
-}
-
 func newResync() *cobra.Command {
 	var q query
 	var all bool
+	after := await{doing: "syncing"}
 	cmd := &cobra.Command{
 		Use:   "resync REPOSITORY | --all",
 		Short: "Compare and sync a repository, or all of them, now and completely",
@@ -194,19 +151,31 @@ func newResync() *cobra.Command {
 			if !all {
 				req.Repository = args[0]
 			}
-			ctx, cancel := cli.Call(cmd.Context())
+			after.repository = req.GetRepository()
+			ctx, cancel := after.call(cmd.Context())
 			defer cancel()
 			return q.ask(func(api antipodev1.ReplicationServiceClient) error {
+				if err := after.begin(ctx, api); err != nil {
+					return err
+				}
 				resp, err := api.Resync(ctx, req)
 				if err != nil {
 					return err
 				}
+				if err := after.done(ctx, api, q.output.Line(cmd)); err != nil {
+					return err
+				}
 				return q.output.Print(cmd.OutOrStdout(), resp, func(w io.Writer) {
+					if after.wait {
+						fmt.Fprintf(w, "%d repositories are synced\n", resp.GetRepositories())
+						return
+					}
 					fmt.Fprintf(w, "%d repositories are due now\n", resp.GetRepositories())
 				})
 			})
 		},
 	}
+	after.flags(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "every tracked repository")
 	return q.flags(cmd)
 }

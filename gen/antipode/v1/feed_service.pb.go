@@ -492,7 +492,10 @@ type Change struct {
 	// This change's place in the feed; at least 1.
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// When the change happened: the event's own time, or when a sweep found it.
-	ChangedAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	ChangedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	// Which tags were announced to be touched; unset where that is not known, and for what happened before the subscriber
+	// had any revision. It says where to look, never what is there: that ListTags says.
+	Hint          *TagHint `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -548,6 +551,150 @@ func (x *Change) GetChangedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Change) GetHint() *TagHint {
+	if x != nil {
+		return x.Hint
+	}
+	return nil
+}
+
+// TagHint names the tags of a repository that were announced to be touched.
+type TagHint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Every tag that was touched after this revision is in tags. What was touched before it is not known.
+	BaseRevision int64 `protobuf:"varint,1,opt,name=base_revision,json=baseRevision,proto3" json:"base_revision,omitempty"`
+	// At most 16, by name.
+	Tags          []*TouchedTag `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TagHint) Reset() {
+	*x = TagHint{}
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TagHint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TagHint) ProtoMessage() {}
+
+func (x *TagHint) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TagHint.ProtoReflect.Descriptor instead.
+func (*TagHint) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TagHint) GetBaseRevision() int64 {
+	if x != nil {
+		return x.BaseRevision
+	}
+	return 0
+}
+
+func (x *TagHint) GetTags() []*TouchedTag {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+// TouchedTag is a tag that was announced to be written or deleted.
+type TouchedTag struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tag, or `@` and a digest for a manifest that was pushed without a tag.
+	Tag string `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`
+	// The digest that was announced; empty when none was, and for a deletion.
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Whether it was announced to be gone.
+	Deleted bool `protobuf:"varint,3,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// When, by the announcement.
+	TouchedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=touched_at,json=touchedAt,proto3" json:"touched_at,omitempty"`
+	// The newest revision that touched it.
+	Revision      int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TouchedTag) Reset() {
+	*x = TouchedTag{}
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TouchedTag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TouchedTag) ProtoMessage() {}
+
+func (x *TouchedTag) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TouchedTag.ProtoReflect.Descriptor instead.
+func (*TouchedTag) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TouchedTag) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *TouchedTag) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *TouchedTag) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+func (x *TouchedTag) GetTouchedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TouchedAt
+	}
+	return nil
+}
+
+func (x *TouchedTag) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Heartbeat carries the head, so that a caller knows its lag.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -568,7 +715,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[5]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +727,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[5]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +740,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{5}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Heartbeat) GetHeadRevision() int64 {
@@ -644,7 +791,7 @@ type ListRepositoriesRequest struct {
 
 func (x *ListRepositoriesRequest) Reset() {
 	*x = ListRepositoriesRequest{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[6]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +803,7 @@ func (x *ListRepositoriesRequest) String() string {
 func (*ListRepositoriesRequest) ProtoMessage() {}
 
 func (x *ListRepositoriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[6]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +816,7 @@ func (x *ListRepositoriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRepositoriesRequest.ProtoReflect.Descriptor instead.
 func (*ListRepositoriesRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{6}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListRepositoriesRequest) GetPageSize() int32 {
@@ -699,7 +846,7 @@ type ListRepositoriesResponse struct {
 
 func (x *ListRepositoriesResponse) Reset() {
 	*x = ListRepositoriesResponse{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[7]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +858,7 @@ func (x *ListRepositoriesResponse) String() string {
 func (*ListRepositoriesResponse) ProtoMessage() {}
 
 func (x *ListRepositoriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[7]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +871,7 @@ func (x *ListRepositoriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRepositoriesResponse.ProtoReflect.Descriptor instead.
 func (*ListRepositoriesResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{7}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListRepositoriesResponse) GetRepositories() []*Repository {
@@ -760,7 +907,7 @@ type Repository struct {
 
 func (x *Repository) Reset() {
 	*x = Repository{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[8]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +919,7 @@ func (x *Repository) String() string {
 func (*Repository) ProtoMessage() {}
 
 func (x *Repository) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[8]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +932,7 @@ func (x *Repository) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Repository.ProtoReflect.Descriptor instead.
 func (*Repository) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{8}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Repository) GetName() string {
@@ -844,7 +991,7 @@ type ListTagsRequest struct {
 
 func (x *ListTagsRequest) Reset() {
 	*x = ListTagsRequest{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[9]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1003,7 @@ func (x *ListTagsRequest) String() string {
 func (*ListTagsRequest) ProtoMessage() {}
 
 func (x *ListTagsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[9]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1016,7 @@ func (x *ListTagsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTagsRequest.ProtoReflect.Descriptor instead.
 func (*ListTagsRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{9}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListTagsRequest) GetRepository() string {
@@ -923,7 +1070,7 @@ type ListTagsResponse struct {
 
 func (x *ListTagsResponse) Reset() {
 	*x = ListTagsResponse{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[10]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1082,7 @@ func (x *ListTagsResponse) String() string {
 func (*ListTagsResponse) ProtoMessage() {}
 
 func (x *ListTagsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[10]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1095,7 @@ func (x *ListTagsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTagsResponse.ProtoReflect.Descriptor instead.
 func (*ListTagsResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{10}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTagsResponse) GetKind() isListTagsResponse_Kind {
@@ -1007,7 +1154,7 @@ type TagPage struct {
 
 func (x *TagPage) Reset() {
 	*x = TagPage{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[11]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1166,7 @@ func (x *TagPage) String() string {
 func (*TagPage) ProtoMessage() {}
 
 func (x *TagPage) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[11]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1179,7 @@ func (x *TagPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagPage.ProtoReflect.Descriptor instead.
 func (*TagPage) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{11}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TagPage) GetTags() []*Tag {
@@ -1063,7 +1210,7 @@ type SubjectReferrers struct {
 
 func (x *SubjectReferrers) Reset() {
 	*x = SubjectReferrers{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[12]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1222,7 @@ func (x *SubjectReferrers) String() string {
 func (*SubjectReferrers) ProtoMessage() {}
 
 func (x *SubjectReferrers) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[12]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1235,7 @@ func (x *SubjectReferrers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubjectReferrers.ProtoReflect.Descriptor instead.
 func (*SubjectReferrers) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{12}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SubjectReferrers) GetSubject() string {
@@ -1124,7 +1271,7 @@ type Referrer struct {
 
 func (x *Referrer) Reset() {
 	*x = Referrer{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[13]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1283,7 @@ func (x *Referrer) String() string {
 func (*Referrer) ProtoMessage() {}
 
 func (x *Referrer) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[13]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1296,7 @@ func (x *Referrer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Referrer.ProtoReflect.Descriptor instead.
 func (*Referrer) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{13}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Referrer) GetDigest() string {
@@ -1207,7 +1354,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[14]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1366,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[14]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1379,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{14}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Tag) GetName() string {
@@ -1303,7 +1450,7 @@ type TagSummary struct {
 
 func (x *TagSummary) Reset() {
 	*x = TagSummary{}
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[15]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1462,7 @@ func (x *TagSummary) String() string {
 func (*TagSummary) ProtoMessage() {}
 
 func (x *TagSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_feed_service_proto_msgTypes[15]
+	mi := &file_antipode_v1_feed_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1475,7 @@ func (x *TagSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagSummary.ProtoReflect.Descriptor instead.
 func (*TagSummary) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{15}
+	return file_antipode_v1_feed_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TagSummary) GetListingKind() ListingKind {
@@ -1427,14 +1574,26 @@ const file_antipode_v1_feed_service_proto_rawDesc = "" +
 	"\achanges\x18\x01 \x03(\v2\x13.antipode.v1.ChangeR\achanges\x12#\n" +
 	"\rhead_revision\x18\x02 \x01(\x03R\fheadRevision\x12'\n" +
 	"\x0fcursor_revision\x18\x03 \x01(\x03R\x0ecursorRevision\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\tR\vincarnation\"\x7f\n" +
+	"\vincarnation\x18\x04 \x01(\tR\vincarnation\"\xa9\x01\n" +
 	"\x06Change\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
 	"repository\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x129\n" +
 	"\n" +
-	"changed_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\"\xf4\x01\n" +
+	"changed_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x12(\n" +
+	"\x04hint\x18\x04 \x01(\v2\x14.antipode.v1.TagHintR\x04hint\"[\n" +
+	"\aTagHint\x12#\n" +
+	"\rbase_revision\x18\x01 \x01(\x03R\fbaseRevision\x12+\n" +
+	"\x04tags\x18\x02 \x03(\v2\x17.antipode.v1.TouchedTagR\x04tags\"\xa7\x01\n" +
+	"\n" +
+	"TouchedTag\x12\x10\n" +
+	"\x03tag\x18\x01 \x01(\tR\x03tag\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x18\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted\x129\n" +
+	"\n" +
+	"touched_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\ttouchedAt\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\"\xf4\x01\n" +
 	"\tHeartbeat\x12#\n" +
 	"\rhead_revision\x18\x01 \x01(\x03R\fheadRevision\x12'\n" +
 	"\x0fcursor_revision\x18\x02 \x01(\x03R\x0ecursorRevision\x123\n" +
@@ -1531,7 +1690,7 @@ func file_antipode_v1_feed_service_proto_rawDescGZIP() []byte {
 }
 
 var file_antipode_v1_feed_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_antipode_v1_feed_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_antipode_v1_feed_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_antipode_v1_feed_service_proto_goTypes = []any{
 	(ListingKind)(0),                 // 0: antipode.v1.ListingKind
 	(Presence)(0),                    // 1: antipode.v1.Presence
@@ -1540,54 +1699,59 @@ var file_antipode_v1_feed_service_proto_goTypes = []any{
 	(*Hello)(nil),                    // 4: antipode.v1.Hello
 	(*ChangeBatch)(nil),              // 5: antipode.v1.ChangeBatch
 	(*Change)(nil),                   // 6: antipode.v1.Change
-	(*Heartbeat)(nil),                // 7: antipode.v1.Heartbeat
-	(*ListRepositoriesRequest)(nil),  // 8: antipode.v1.ListRepositoriesRequest
-	(*ListRepositoriesResponse)(nil), // 9: antipode.v1.ListRepositoriesResponse
-	(*Repository)(nil),               // 10: antipode.v1.Repository
-	(*ListTagsRequest)(nil),          // 11: antipode.v1.ListTagsRequest
-	(*ListTagsResponse)(nil),         // 12: antipode.v1.ListTagsResponse
-	(*TagPage)(nil),                  // 13: antipode.v1.TagPage
-	(*SubjectReferrers)(nil),         // 14: antipode.v1.SubjectReferrers
-	(*Referrer)(nil),                 // 15: antipode.v1.Referrer
-	(*Tag)(nil),                      // 16: antipode.v1.Tag
-	(*TagSummary)(nil),               // 17: antipode.v1.TagSummary
-	nil,                              // 18: antipode.v1.Referrer.AnnotationsEntry
-	(*SiteRequest)(nil),              // 19: antipode.v1.SiteRequest
-	(*durationpb.Duration)(nil),      // 20: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 21: google.protobuf.Timestamp
+	(*TagHint)(nil),                  // 7: antipode.v1.TagHint
+	(*TouchedTag)(nil),               // 8: antipode.v1.TouchedTag
+	(*Heartbeat)(nil),                // 9: antipode.v1.Heartbeat
+	(*ListRepositoriesRequest)(nil),  // 10: antipode.v1.ListRepositoriesRequest
+	(*ListRepositoriesResponse)(nil), // 11: antipode.v1.ListRepositoriesResponse
+	(*Repository)(nil),               // 12: antipode.v1.Repository
+	(*ListTagsRequest)(nil),          // 13: antipode.v1.ListTagsRequest
+	(*ListTagsResponse)(nil),         // 14: antipode.v1.ListTagsResponse
+	(*TagPage)(nil),                  // 15: antipode.v1.TagPage
+	(*SubjectReferrers)(nil),         // 16: antipode.v1.SubjectReferrers
+	(*Referrer)(nil),                 // 17: antipode.v1.Referrer
+	(*Tag)(nil),                      // 18: antipode.v1.Tag
+	(*TagSummary)(nil),               // 19: antipode.v1.TagSummary
+	nil,                              // 20: antipode.v1.Referrer.AnnotationsEntry
+	(*SiteRequest)(nil),              // 21: antipode.v1.SiteRequest
+	(*durationpb.Duration)(nil),      // 22: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
 }
 var file_antipode_v1_feed_service_proto_depIdxs = []int32{
 	4,  // 0: antipode.v1.SubscribeResponse.hello:type_name -> antipode.v1.Hello
 	5,  // 1: antipode.v1.SubscribeResponse.changes:type_name -> antipode.v1.ChangeBatch
-	7,  // 2: antipode.v1.SubscribeResponse.heartbeat:type_name -> antipode.v1.Heartbeat
-	19, // 3: antipode.v1.SubscribeResponse.request:type_name -> antipode.v1.SiteRequest
-	20, // 4: antipode.v1.Hello.heartbeat_interval:type_name -> google.protobuf.Duration
+	9,  // 2: antipode.v1.SubscribeResponse.heartbeat:type_name -> antipode.v1.Heartbeat
+	21, // 3: antipode.v1.SubscribeResponse.request:type_name -> antipode.v1.SiteRequest
+	22, // 4: antipode.v1.Hello.heartbeat_interval:type_name -> google.protobuf.Duration
 	6,  // 5: antipode.v1.ChangeBatch.changes:type_name -> antipode.v1.Change
-	21, // 6: antipode.v1.Change.changed_at:type_name -> google.protobuf.Timestamp
-	21, // 7: antipode.v1.Heartbeat.sent_at:type_name -> google.protobuf.Timestamp
-	21, // 8: antipode.v1.Heartbeat.head_changed_at:type_name -> google.protobuf.Timestamp
-	10, // 9: antipode.v1.ListRepositoriesResponse.repositories:type_name -> antipode.v1.Repository
-	21, // 10: antipode.v1.Repository.changed_at:type_name -> google.protobuf.Timestamp
-	21, // 11: antipode.v1.Repository.swept_at:type_name -> google.protobuf.Timestamp
-	13, // 12: antipode.v1.ListTagsResponse.page:type_name -> antipode.v1.TagPage
-	17, // 13: antipode.v1.ListTagsResponse.summary:type_name -> antipode.v1.TagSummary
-	16, // 14: antipode.v1.TagPage.tags:type_name -> antipode.v1.Tag
-	14, // 15: antipode.v1.TagPage.subjects:type_name -> antipode.v1.SubjectReferrers
-	15, // 16: antipode.v1.SubjectReferrers.referrers:type_name -> antipode.v1.Referrer
-	18, // 17: antipode.v1.Referrer.annotations:type_name -> antipode.v1.Referrer.AnnotationsEntry
-	0,  // 18: antipode.v1.TagSummary.listing_kind:type_name -> antipode.v1.ListingKind
-	1,  // 19: antipode.v1.TagSummary.presence:type_name -> antipode.v1.Presence
-	2,  // 20: antipode.v1.FeedService.Subscribe:input_type -> antipode.v1.SubscribeRequest
-	8,  // 21: antipode.v1.FeedService.ListRepositories:input_type -> antipode.v1.ListRepositoriesRequest
-	11, // 22: antipode.v1.FeedService.ListTags:input_type -> antipode.v1.ListTagsRequest
-	3,  // 23: antipode.v1.FeedService.Subscribe:output_type -> antipode.v1.SubscribeResponse
-	9,  // 24: antipode.v1.FeedService.ListRepositories:output_type -> antipode.v1.ListRepositoriesResponse
-	12, // 25: antipode.v1.FeedService.ListTags:output_type -> antipode.v1.ListTagsResponse
-	23, // [23:26] is the sub-list for method output_type
-	20, // [20:23] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	23, // 6: antipode.v1.Change.changed_at:type_name -> google.protobuf.Timestamp
+	7,  // 7: antipode.v1.Change.hint:type_name -> antipode.v1.TagHint
+	8,  // 8: antipode.v1.TagHint.tags:type_name -> antipode.v1.TouchedTag
+	23, // 9: antipode.v1.TouchedTag.touched_at:type_name -> google.protobuf.Timestamp
+	23, // 10: antipode.v1.Heartbeat.sent_at:type_name -> google.protobuf.Timestamp
+	23, // 11: antipode.v1.Heartbeat.head_changed_at:type_name -> google.protobuf.Timestamp
+	12, // 12: antipode.v1.ListRepositoriesResponse.repositories:type_name -> antipode.v1.Repository
+	23, // 13: antipode.v1.Repository.changed_at:type_name -> google.protobuf.Timestamp
+	23, // 14: antipode.v1.Repository.swept_at:type_name -> google.protobuf.Timestamp
+	15, // 15: antipode.v1.ListTagsResponse.page:type_name -> antipode.v1.TagPage
+	19, // 16: antipode.v1.ListTagsResponse.summary:type_name -> antipode.v1.TagSummary
+	18, // 17: antipode.v1.TagPage.tags:type_name -> antipode.v1.Tag
+	16, // 18: antipode.v1.TagPage.subjects:type_name -> antipode.v1.SubjectReferrers
+	17, // 19: antipode.v1.SubjectReferrers.referrers:type_name -> antipode.v1.Referrer
+	20, // 20: antipode.v1.Referrer.annotations:type_name -> antipode.v1.Referrer.AnnotationsEntry
+	0,  // 21: antipode.v1.TagSummary.listing_kind:type_name -> antipode.v1.ListingKind
+	1,  // 22: antipode.v1.TagSummary.presence:type_name -> antipode.v1.Presence
+	2,  // 23: antipode.v1.FeedService.Subscribe:input_type -> antipode.v1.SubscribeRequest
+	10, // 24: antipode.v1.FeedService.ListRepositories:input_type -> antipode.v1.ListRepositoriesRequest
+	13, // 25: antipode.v1.FeedService.ListTags:input_type -> antipode.v1.ListTagsRequest
+	3,  // 26: antipode.v1.FeedService.Subscribe:output_type -> antipode.v1.SubscribeResponse
+	11, // 27: antipode.v1.FeedService.ListRepositories:output_type -> antipode.v1.ListRepositoriesResponse
+	14, // 28: antipode.v1.FeedService.ListTags:output_type -> antipode.v1.ListTagsResponse
+	26, // [26:29] is the sub-list for method output_type
+	23, // [23:26] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_antipode_v1_feed_service_proto_init() }
@@ -1602,7 +1766,7 @@ func file_antipode_v1_feed_service_proto_init() {
 		(*SubscribeResponse_Heartbeat)(nil),
 		(*SubscribeResponse_Request)(nil),
 	}
-	file_antipode_v1_feed_service_proto_msgTypes[10].OneofWrappers = []any{
+	file_antipode_v1_feed_service_proto_msgTypes[12].OneofWrappers = []any{
 		(*ListTagsResponse_Page)(nil),
 		(*ListTagsResponse_Summary)(nil),
 	}
@@ -1612,7 +1776,7 @@ func file_antipode_v1_feed_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_antipode_v1_feed_service_proto_rawDesc), len(file_antipode_v1_feed_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

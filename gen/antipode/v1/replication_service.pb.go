@@ -145,6 +145,124 @@ func (StepKind) EnumDescriptor() ([]byte, []int) {
 	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{1}
 }
 
+// TagDifference says how a tag differs.
+type TagDifference int32
+
+const (
+	// Never sent.
+	TagDifference_TAG_DIFFERENCE_UNSPECIFIED TagDifference = 0
+	// The primary has it, the site does not.
+	TagDifference_TAG_DIFFERENCE_MISSING TagDifference = 1
+	// Both have it, and the site has another digest.
+	TagDifference_TAG_DIFFERENCE_OUTDATED TagDifference = 2
+	// The primary has it no more, the site still does.
+	TagDifference_TAG_DIFFERENCE_NOT_REMOVED TagDifference = 3
+	// It was touched at the primary, and what came of it is not known here.
+	TagDifference_TAG_DIFFERENCE_UNKNOWN TagDifference = 4
+)
+
+// Enum value maps for TagDifference.
+var (
+	TagDifference_name = map[int32]string{
+		0: "TAG_DIFFERENCE_UNSPECIFIED",
+		1: "TAG_DIFFERENCE_MISSING",
+		2: "TAG_DIFFERENCE_OUTDATED",
+		3: "TAG_DIFFERENCE_NOT_REMOVED",
+		4: "TAG_DIFFERENCE_UNKNOWN",
+	}
+	TagDifference_value = map[string]int32{
+		"TAG_DIFFERENCE_UNSPECIFIED": 0,
+		"TAG_DIFFERENCE_MISSING":     1,
+		"TAG_DIFFERENCE_OUTDATED":    2,
+		"TAG_DIFFERENCE_NOT_REMOVED": 3,
+		"TAG_DIFFERENCE_UNKNOWN":     4,
+	}
+)
+
+func (x TagDifference) Enum() *TagDifference {
+	p := new(TagDifference)
+	*p = x
+	return p
+}
+
+func (x TagDifference) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TagDifference) Descriptor() protoreflect.EnumDescriptor {
+	return file_antipode_v1_replication_service_proto_enumTypes[2].Descriptor()
+}
+
+func (TagDifference) Type() protoreflect.EnumType {
+	return &file_antipode_v1_replication_service_proto_enumTypes[2]
+}
+
+func (x TagDifference) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TagDifference.Descriptor instead.
+func (TagDifference) EnumDescriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{2}
+}
+
+// ComparedWith is whom at the primary a promotion could ask.
+type ComparedWith int32
+
+const (
+	// Never sent.
+	ComparedWith_COMPARED_WITH_UNSPECIFIED ComparedWith = 0
+	// Nobody answers: what is missing follows from what the site had heard.
+	ComparedWith_COMPARED_WITH_NOBODY ComparedWith = 1
+	// primaryd lists its registry.
+	ComparedWith_COMPARED_WITH_PRIMARYD ComparedWith = 2
+	// primaryd does not answer; the site lists the primary's registry itself.
+	ComparedWith_COMPARED_WITH_REGISTRY ComparedWith = 3
+)
+
+// Enum value maps for ComparedWith.
+var (
+	ComparedWith_name = map[int32]string{
+		0: "COMPARED_WITH_UNSPECIFIED",
+		1: "COMPARED_WITH_NOBODY",
+		2: "COMPARED_WITH_PRIMARYD",
+		3: "COMPARED_WITH_REGISTRY",
+	}
+	ComparedWith_value = map[string]int32{
+		"COMPARED_WITH_UNSPECIFIED": 0,
+		"COMPARED_WITH_NOBODY":      1,
+		"COMPARED_WITH_PRIMARYD":    2,
+		"COMPARED_WITH_REGISTRY":    3,
+	}
+)
+
+func (x ComparedWith) Enum() *ComparedWith {
+	p := new(ComparedWith)
+	*p = x
+	return p
+}
+
+func (x ComparedWith) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ComparedWith) Descriptor() protoreflect.EnumDescriptor {
+	return file_antipode_v1_replication_service_proto_enumTypes[3].Descriptor()
+}
+
+func (ComparedWith) Type() protoreflect.EnumType {
+	return &file_antipode_v1_replication_service_proto_enumTypes[3]
+}
+
+func (x ComparedWith) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ComparedWith.Descriptor instead.
+func (ComparedWith) EnumDescriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{3}
+}
+
 // GetStatusRequest asks for the site's status.
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -417,7 +535,9 @@ type GetRepositoryResponse struct {
 	// The row.
 	Repository *TrackedRepository `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
 	// What the site did with it, newest first.
-	Journal       []*JournalEntry `protobuf:"bytes,2,rep,name=journal,proto3" json:"journal,omitempty"`
+	Journal []*JournalEntry `protobuf:"bytes,2,rep,name=journal,proto3" json:"journal,omitempty"`
+	// What was done to the site as a whole since the oldest of these entries, newest first.
+	SiteJournal   []*SiteJournalEntry `protobuf:"bytes,3,rep,name=site_journal,json=siteJournal,proto3" json:"site_journal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -466,6 +586,196 @@ func (x *GetRepositoryResponse) GetJournal() []*JournalEntry {
 	return nil
 }
 
+func (x *GetRepositoryResponse) GetSiteJournal() []*SiteJournalEntry {
+	if x != nil {
+		return x.SiteJournal
+	}
+	return nil
+}
+
+// GetSiteJournalRequest asks what was done to the site as a whole.
+type GetSiteJournalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Entries wanted; 0 means 50, above 500 means 500.
+	JournalSize   int32 `protobuf:"varint,1,opt,name=journal_size,json=journalSize,proto3" json:"journal_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSiteJournalRequest) Reset() {
+	*x = GetSiteJournalRequest{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSiteJournalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSiteJournalRequest) ProtoMessage() {}
+
+func (x *GetSiteJournalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSiteJournalRequest.ProtoReflect.Descriptor instead.
+func (*GetSiteJournalRequest) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetSiteJournalRequest) GetJournalSize() int32 {
+	if x != nil {
+		return x.JournalSize
+	}
+	return 0
+}
+
+// GetSiteJournalResponse carries what was done to the site as a whole.
+type GetSiteJournalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Newest first.
+	Journal       []*SiteJournalEntry `protobuf:"bytes,1,rep,name=journal,proto3" json:"journal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSiteJournalResponse) Reset() {
+	*x = GetSiteJournalResponse{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSiteJournalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSiteJournalResponse) ProtoMessage() {}
+
+func (x *GetSiteJournalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSiteJournalResponse.ProtoReflect.Descriptor instead.
+func (*GetSiteJournalResponse) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetSiteJournalResponse) GetJournal() []*SiteJournalEntry {
+	if x != nil {
+		return x.Journal
+	}
+	return nil
+}
+
+// SiteJournalEntry is one thing that was done to the site as a whole.
+type SiteJournalEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// What: promote, demote, pause, resume, resync, verify.
+	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	// Who asked, by the certificate's name, and how it reached the site.
+	AskedBy string `protobuf:"bytes,3,opt,name=asked_by,json=askedBy,proto3" json:"asked_by,omitempty"`
+	// The rest of the story: whether a promotion was planned, how many repositories it is about.
+	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	// How far the site had read the feed then.
+	CursorRevision int64 `protobuf:"varint,5,opt,name=cursor_revision,json=cursorRevision,proto3" json:"cursor_revision,omitempty"`
+	// The newest revision of the primary that the site had heard of then.
+	HeadRevision  int64 `protobuf:"varint,6,opt,name=head_revision,json=headRevision,proto3" json:"head_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SiteJournalEntry) Reset() {
+	*x = SiteJournalEntry{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SiteJournalEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SiteJournalEntry) ProtoMessage() {}
+
+func (x *SiteJournalEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SiteJournalEntry.ProtoReflect.Descriptor instead.
+func (*SiteJournalEntry) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SiteJournalEntry) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *SiteJournalEntry) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *SiteJournalEntry) GetAskedBy() string {
+	if x != nil {
+		return x.AskedBy
+	}
+	return ""
+}
+
+func (x *SiteJournalEntry) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *SiteJournalEntry) GetCursorRevision() int64 {
+	if x != nil {
+		return x.CursorRevision
+	}
+	return 0
+}
+
+func (x *SiteJournalEntry) GetHeadRevision() int64 {
+	if x != nil {
+		return x.HeadRevision
+	}
+	return 0
+}
+
 // TrackedRepository is a row of the tracking table.
 type TrackedRepository struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -499,7 +809,7 @@ type TrackedRepository struct {
 
 func (x *TrackedRepository) Reset() {
 	*x = TrackedRepository{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[6]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +821,7 @@ func (x *TrackedRepository) String() string {
 func (*TrackedRepository) ProtoMessage() {}
 
 func (x *TrackedRepository) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[6]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +834,7 @@ func (x *TrackedRepository) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrackedRepository.ProtoReflect.Descriptor instead.
 func (*TrackedRepository) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{6}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TrackedRepository) GetName() string {
@@ -617,7 +927,7 @@ type JournalEntry struct {
 	// When.
 	At *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
 	// What: copied, tagged, removed, kept, synced, failed, held, unsettled, resync, release, restore, verify, damaged,
-	// verified, interrupted, promote, demote.
+	// verified, interrupted.
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	// The tag or digest; empty when it concerns the repository as a whole.
 	Reference string `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
@@ -633,7 +943,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[7]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +955,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[7]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +968,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{7}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JournalEntry) GetAt() *timestamppb.Timestamp {
@@ -714,7 +1024,7 @@ type DiffRepositoryRequest struct {
 
 func (x *DiffRepositoryRequest) Reset() {
 	*x = DiffRepositoryRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[8]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +1036,7 @@ func (x *DiffRepositoryRequest) String() string {
 func (*DiffRepositoryRequest) ProtoMessage() {}
 
 func (x *DiffRepositoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[8]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +1049,7 @@ func (x *DiffRepositoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRepositoryRequest.ProtoReflect.Descriptor instead.
 func (*DiffRepositoryRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{8}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DiffRepositoryRequest) GetRepository() string {
@@ -764,7 +1074,7 @@ type DiffRepositoryResponse struct {
 
 func (x *DiffRepositoryResponse) Reset() {
 	*x = DiffRepositoryResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[9]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +1086,7 @@ func (x *DiffRepositoryResponse) String() string {
 func (*DiffRepositoryResponse) ProtoMessage() {}
 
 func (x *DiffRepositoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[9]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,7 +1099,7 @@ func (x *DiffRepositoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRepositoryResponse.ProtoReflect.Descriptor instead.
 func (*DiffRepositoryResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{9}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DiffRepositoryResponse) GetSteps() []*PlannedStep {
@@ -832,7 +1142,7 @@ type PlannedStep struct {
 
 func (x *PlannedStep) Reset() {
 	*x = PlannedStep{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[10]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1154,7 @@ func (x *PlannedStep) String() string {
 func (*PlannedStep) ProtoMessage() {}
 
 func (x *PlannedStep) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[10]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1167,7 @@ func (x *PlannedStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedStep.ProtoReflect.Descriptor instead.
 func (*PlannedStep) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{10}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PlannedStep) GetKind() StepKind {
@@ -908,7 +1218,7 @@ type ResyncRequest struct {
 
 func (x *ResyncRequest) Reset() {
 	*x = ResyncRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[11]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1230,7 @@ func (x *ResyncRequest) String() string {
 func (*ResyncRequest) ProtoMessage() {}
 
 func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[11]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1243,7 @@ func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncRequest.ProtoReflect.Descriptor instead.
 func (*ResyncRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{11}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResyncRequest) GetRepository() string {
@@ -961,7 +1271,7 @@ type ResyncResponse struct {
 
 func (x *ResyncResponse) Reset() {
 	*x = ResyncResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[12]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1283,7 @@ func (x *ResyncResponse) String() string {
 func (*ResyncResponse) ProtoMessage() {}
 
 func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[12]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1296,7 @@ func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncResponse.ProtoReflect.Descriptor instead.
 func (*ResyncResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{12}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResyncResponse) GetRepositories() int64 {
@@ -1007,7 +1317,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[13]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1329,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[13]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1342,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{13}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReleaseRequest) GetRepository() string {
@@ -1051,7 +1361,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[14]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1373,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[14]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1386,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{14}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{17}
 }
 
 // RestoreRequest names what to bring back.
@@ -1094,7 +1404,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[15]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1416,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[15]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1429,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{15}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RestoreRequest) GetRepository() string {
@@ -1154,7 +1464,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[16]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1476,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[16]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1489,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{16}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RestoreResponse) GetTags() []string {
@@ -1204,7 +1514,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[17]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1526,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[17]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1539,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{17}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *VerifyRequest) GetRepository() string {
@@ -1264,7 +1574,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[18]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1586,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[18]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1599,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{18}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VerifyResponse) GetRepositories() int64 {
@@ -1308,7 +1618,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[19]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1630,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[19]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1643,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{19}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{22}
 }
 
 // PauseResponse acknowledges a pause, which is stored.
@@ -1345,7 +1655,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[20]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1667,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[20]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1680,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{20}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{23}
 }
 
 // ResumeRequest resumes the site.
@@ -1382,7 +1692,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[21]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1704,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[21]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1717,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{21}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{24}
 }
 
 // ResumeResponse acknowledges a resume, which is stored.
@@ -1419,7 +1729,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[22]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1741,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[22]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1754,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{22}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{25}
 }
 
 // InspectRequest asks what the site has.
@@ -1460,7 +1770,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[23]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1782,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[23]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1795,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{23}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InspectRequest) GetRepository() string {
@@ -1517,7 +1827,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[24]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1839,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[24]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1852,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{24}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *InspectResponse) GetRepository() *TrackedRepository {
@@ -1579,7 +1889,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[25]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +1901,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[25]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +1914,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{25}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WaitRequest) GetRepository() string {
@@ -1632,7 +1942,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[26]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1954,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[26]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1967,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{26}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WaitResponse) GetDigest() string {
@@ -1680,7 +1990,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[27]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +2002,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[27]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +2015,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{27}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PromoteRequest) GetPlanned() bool {
@@ -1732,6 +2042,7 @@ type PromoteResponse struct {
 	//	*PromoteResponse_Progress
 	//	*PromoteResponse_Behind
 	//	*PromoteResponse_Report
+	//	*PromoteResponse_Tags
 	Kind          isPromoteResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1739,7 +2050,7 @@ type PromoteResponse struct {
 
 func (x *PromoteResponse) Reset() {
 	*x = PromoteResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[28]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +2062,7 @@ func (x *PromoteResponse) String() string {
 func (*PromoteResponse) ProtoMessage() {}
 
 func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[28]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +2075,7 @@ func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
 func (*PromoteResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{28}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PromoteResponse) GetKind() isPromoteResponse_Kind {
@@ -1801,6 +2112,15 @@ func (x *PromoteResponse) GetReport() *PromoteReport {
 	return nil
 }
 
+func (x *PromoteResponse) GetTags() *UnsyncedTags {
+	if x != nil {
+		if x, ok := x.Kind.(*PromoteResponse_Tags); ok {
+			return x.Tags
+		}
+	}
+	return nil
+}
+
 type isPromoteResponse_Kind interface {
 	isPromoteResponse_Kind()
 }
@@ -1820,11 +2140,174 @@ type PromoteResponse_Report struct {
 	Report *PromoteReport `protobuf:"bytes,3,opt,name=report,proto3,oneof"`
 }
 
+type PromoteResponse_Tags struct {
+	// Tags of the repository that was sent as `behind` last; as many messages as they need, at least one.
+	Tags *UnsyncedTags `protobuf:"bytes,4,opt,name=tags,proto3,oneof"`
+}
+
 func (*PromoteResponse_Progress) isPromoteResponse_Kind() {}
 
 func (*PromoteResponse_Behind) isPromoteResponse_Kind() {}
 
 func (*PromoteResponse_Report) isPromoteResponse_Kind() {}
+
+func (*PromoteResponse_Tags) isPromoteResponse_Kind() {}
+
+// UnsyncedTags are the tags in which a repository differs from the primary, as far as the site can tell.
+type UnsyncedTags struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository.
+	Repository string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// The tags, names rising across the messages of one repository.
+	Tags []*UnsyncedTag `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Whether the primary was asked just now: then these are all tags in which the two differ.
+	Compared bool `protobuf:"varint,3,opt,name=compared,proto3" json:"compared,omitempty"`
+	// Why other tags may differ too; empty when all are named.
+	Others        string `protobuf:"bytes,4,opt,name=others,proto3" json:"others,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnsyncedTags) Reset() {
+	*x = UnsyncedTags{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnsyncedTags) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnsyncedTags) ProtoMessage() {}
+
+func (x *UnsyncedTags) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnsyncedTags.ProtoReflect.Descriptor instead.
+func (*UnsyncedTags) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *UnsyncedTags) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *UnsyncedTags) GetTags() []*UnsyncedTag {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *UnsyncedTags) GetCompared() bool {
+	if x != nil {
+		return x.Compared
+	}
+	return false
+}
+
+func (x *UnsyncedTags) GetOthers() string {
+	if x != nil {
+		return x.Others
+	}
+	return ""
+}
+
+// UnsyncedTag is one of them.
+type UnsyncedTag struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tag, or `@` and a digest for a manifest without one.
+	Tag string `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`
+	// What became of it here.
+	Difference TagDifference `protobuf:"varint,2,opt,name=difference,proto3,enum=antipode.v1.TagDifference" json:"difference,omitempty"`
+	// The digest that it has at the primary, as that answers now or as it was last announced or listed; empty when the
+	// primary has no such tag, or its digest is not known.
+	Digest string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The digest that the site's registry answers; empty when it has no such tag, or was not asked.
+	SiteDigest string `protobuf:"bytes,4,opt,name=site_digest,json=siteDigest,proto3" json:"site_digest,omitempty"`
+	// How the site knows: what was announced and when, what failed, what withholds a removal.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnsyncedTag) Reset() {
+	*x = UnsyncedTag{}
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnsyncedTag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnsyncedTag) ProtoMessage() {}
+
+func (x *UnsyncedTag) ProtoReflect() protoreflect.Message {
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnsyncedTag.ProtoReflect.Descriptor instead.
+func (*UnsyncedTag) Descriptor() ([]byte, []int) {
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *UnsyncedTag) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *UnsyncedTag) GetDifference() TagDifference {
+	if x != nil {
+		return x.Difference
+	}
+	return TagDifference_TAG_DIFFERENCE_UNSPECIFIED
+}
+
+func (x *UnsyncedTag) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *UnsyncedTag) GetSiteDigest() string {
+	if x != nil {
+		return x.SiteDigest
+	}
+	return ""
+}
+
+func (x *UnsyncedTag) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
 
 // PromoteProgress says how far a planned promotion is.
 type PromoteProgress struct {
@@ -1834,14 +2317,20 @@ type PromoteProgress struct {
 	// How far the site has read the feed.
 	CursorRevision int64 `protobuf:"varint,2,opt,name=cursor_revision,json=cursorRevision,proto3" json:"cursor_revision,omitempty"`
 	// Repositories that are not synced yet.
-	Unsynced      int64 `protobuf:"varint,3,opt,name=unsynced,proto3" json:"unsynced,omitempty"`
+	Unsynced int64 `protobuf:"varint,3,opt,name=unsynced,proto3" json:"unsynced,omitempty"`
+	// Repositories that were compared with the primary's registry so far; 0 before the comparison.
+	Compared int64 `protobuf:"varint,4,opt,name=compared,proto3" json:"compared,omitempty"`
+	// How many are to be compared.
+	ToCompare int64 `protobuf:"varint,5,opt,name=to_compare,json=toCompare,proto3" json:"to_compare,omitempty"`
+	// How many repositories the site tracks.
+	Total         int64 `protobuf:"varint,6,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PromoteProgress) Reset() {
 	*x = PromoteProgress{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[29]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +2342,7 @@ func (x *PromoteProgress) String() string {
 func (*PromoteProgress) ProtoMessage() {}
 
 func (x *PromoteProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[29]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +2355,7 @@ func (x *PromoteProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteProgress.ProtoReflect.Descriptor instead.
 func (*PromoteProgress) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{29}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PromoteProgress) GetHeadRevision() int64 {
@@ -1890,6 +2379,27 @@ func (x *PromoteProgress) GetUnsynced() int64 {
 	return 0
 }
 
+func (x *PromoteProgress) GetCompared() int64 {
+	if x != nil {
+		return x.Compared
+	}
+	return 0
+}
+
+func (x *PromoteProgress) GetToCompare() int64 {
+	if x != nil {
+		return x.ToCompare
+	}
+	return 0
+}
+
+func (x *PromoteProgress) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
 // PromoteReport is what a promotion came to.
 type PromoteReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1904,14 +2414,18 @@ type PromoteReport struct {
 	// Repositories that may lack changes that the site knows of; each was sent as `behind`.
 	Behind int64 `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"`
 	// The age of the oldest such change; zero when there is none.
-	Lag           *durationpb.Duration `protobuf:"bytes,6,opt,name=lag,proto3" json:"lag,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lag *durationpb.Duration `protobuf:"bytes,6,opt,name=lag,proto3" json:"lag,omitempty"`
+	// Whom at the primary the repositories could be compared with.
+	ComparedWith ComparedWith `protobuf:"varint,7,opt,name=compared_with,json=comparedWith,proto3,enum=antipode.v1.ComparedWith" json:"compared_with,omitempty"`
+	// Why not with primaryd, in its words; empty when it answered.
+	PrimaryProblem string `protobuf:"bytes,8,opt,name=primary_problem,json=primaryProblem,proto3" json:"primary_problem,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PromoteReport) Reset() {
 	*x = PromoteReport{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[30]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2437,7 @@ func (x *PromoteReport) String() string {
 func (*PromoteReport) ProtoMessage() {}
 
 func (x *PromoteReport) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[30]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2450,7 @@ func (x *PromoteReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteReport.ProtoReflect.Descriptor instead.
 func (*PromoteReport) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{30}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PromoteReport) GetPromoted() bool {
@@ -1981,6 +2495,20 @@ func (x *PromoteReport) GetLag() *durationpb.Duration {
 	return nil
 }
 
+func (x *PromoteReport) GetComparedWith() ComparedWith {
+	if x != nil {
+		return x.ComparedWith
+	}
+	return ComparedWith_COMPARED_WITH_UNSPECIFIED
+}
+
+func (x *PromoteReport) GetPrimaryProblem() string {
+	if x != nil {
+		return x.PrimaryProblem
+	}
+	return ""
+}
+
 // DemoteRequest asks a promoted site to follow its primary again.
 type DemoteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1990,7 +2518,7 @@ type DemoteRequest struct {
 
 func (x *DemoteRequest) Reset() {
 	*x = DemoteRequest{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[31]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2530,7 @@ func (x *DemoteRequest) String() string {
 func (*DemoteRequest) ProtoMessage() {}
 
 func (x *DemoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[31]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2543,7 @@ func (x *DemoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DemoteRequest.ProtoReflect.Descriptor instead.
 func (*DemoteRequest) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{31}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{36}
 }
 
 // DemoteResponse acknowledges it.
@@ -2027,7 +2555,7 @@ type DemoteResponse struct {
 
 func (x *DemoteResponse) Reset() {
 	*x = DemoteResponse{}
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[32]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2567,7 @@ func (x *DemoteResponse) String() string {
 func (*DemoteResponse) ProtoMessage() {}
 
 func (x *DemoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_antipode_v1_replication_service_proto_msgTypes[32]
+	mi := &file_antipode_v1_replication_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2580,7 @@ func (x *DemoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DemoteResponse.ProtoReflect.Descriptor instead.
 func (*DemoteResponse) Descriptor() ([]byte, []int) {
-	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{32}
+	return file_antipode_v1_replication_service_proto_rawDescGZIP(), []int{37}
 }
 
 var File_antipode_v1_replication_service_proto protoreflect.FileDescriptor
@@ -2076,12 +2604,24 @@ const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
 	"repository\x12!\n" +
-	"\fjournal_size\x18\x02 \x01(\x05R\vjournalSize\"\x8c\x01\n" +
+	"\fjournal_size\x18\x02 \x01(\x05R\vjournalSize\"\xce\x01\n" +
 	"\x15GetRepositoryResponse\x12>\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\v2\x1e.antipode.v1.TrackedRepositoryR\n" +
 	"repository\x123\n" +
-	"\ajournal\x18\x02 \x03(\v2\x19.antipode.v1.JournalEntryR\ajournal\"\xcb\x04\n" +
+	"\ajournal\x18\x02 \x03(\v2\x19.antipode.v1.JournalEntryR\ajournal\x12@\n" +
+	"\fsite_journal\x18\x03 \x03(\v2\x1d.antipode.v1.SiteJournalEntryR\vsiteJournal\":\n" +
+	"\x15GetSiteJournalRequest\x12!\n" +
+	"\fjournal_size\x18\x01 \x01(\x05R\vjournalSize\"Q\n" +
+	"\x16GetSiteJournalResponse\x127\n" +
+	"\ajournal\x18\x01 \x03(\v2\x1d.antipode.v1.SiteJournalEntryR\ajournal\"\xd7\x01\n" +
+	"\x10SiteJournalEntry\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x19\n" +
+	"\basked_by\x18\x03 \x01(\tR\aaskedBy\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12'\n" +
+	"\x0fcursor_revision\x18\x05 \x01(\x03R\x0ecursorRevision\x12#\n" +
+	"\rhead_revision\x18\x06 \x01(\x03R\fheadRevision\"\xcb\x04\n" +
 	"\x11TrackedRepository\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.antipode.v1.RepositoryStateR\x05state\x12'\n" +
@@ -2174,23 +2714,46 @@ const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"C\n" +
 	"\x0ePromoteRequest\x12\x18\n" +
 	"\aplanned\x18\x01 \x01(\bR\aplanned\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xc5\x01\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\xf6\x01\n" +
 	"\x0fPromoteResponse\x12:\n" +
 	"\bprogress\x18\x01 \x01(\v2\x1c.antipode.v1.PromoteProgressH\x00R\bprogress\x128\n" +
 	"\x06behind\x18\x02 \x01(\v2\x1e.antipode.v1.TrackedRepositoryH\x00R\x06behind\x124\n" +
-	"\x06report\x18\x03 \x01(\v2\x1a.antipode.v1.PromoteReportH\x00R\x06reportB\x06\n" +
-	"\x04kind\"{\n" +
+	"\x06report\x18\x03 \x01(\v2\x1a.antipode.v1.PromoteReportH\x00R\x06report\x12/\n" +
+	"\x04tags\x18\x04 \x01(\v2\x19.antipode.v1.UnsyncedTagsH\x00R\x04tagsB\x06\n" +
+	"\x04kind\"\x90\x01\n" +
+	"\fUnsyncedTags\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12,\n" +
+	"\x04tags\x18\x02 \x03(\v2\x18.antipode.v1.UnsyncedTagR\x04tags\x12\x1a\n" +
+	"\bcompared\x18\x03 \x01(\bR\bcompared\x12\x16\n" +
+	"\x06others\x18\x04 \x01(\tR\x06others\"\xac\x01\n" +
+	"\vUnsyncedTag\x12\x10\n" +
+	"\x03tag\x18\x01 \x01(\tR\x03tag\x12:\n" +
+	"\n" +
+	"difference\x18\x02 \x01(\x0e2\x1a.antipode.v1.TagDifferenceR\n" +
+	"difference\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x1f\n" +
+	"\vsite_digest\x18\x04 \x01(\tR\n" +
+	"siteDigest\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xcc\x01\n" +
 	"\x0fPromoteProgress\x12#\n" +
 	"\rhead_revision\x18\x01 \x01(\x03R\fheadRevision\x12'\n" +
 	"\x0fcursor_revision\x18\x02 \x01(\x03R\x0ecursorRevision\x12\x1a\n" +
-	"\bunsynced\x18\x03 \x01(\x03R\bunsynced\"\x84\x02\n" +
+	"\bunsynced\x18\x03 \x01(\x03R\bunsynced\x12\x1a\n" +
+	"\bcompared\x18\x04 \x01(\x03R\bcompared\x12\x1d\n" +
+	"\n" +
+	"to_compare\x18\x05 \x01(\x03R\ttoCompare\x12\x14\n" +
+	"\x05total\x18\x06 \x01(\x03R\x05total\"\xed\x02\n" +
 	"\rPromoteReport\x12\x1a\n" +
 	"\bpromoted\x18\x01 \x01(\bR\bpromoted\x12'\n" +
 	"\x0fcursor_revision\x18\x02 \x01(\x03R\x0ecursorRevision\x12#\n" +
 	"\rhead_revision\x18\x03 \x01(\x03R\fheadRevision\x12D\n" +
 	"\x10primary_heard_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0eprimaryHeardAt\x12\x16\n" +
 	"\x06behind\x18\x05 \x01(\x03R\x06behind\x12+\n" +
-	"\x03lag\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03lag\"\x0f\n" +
+	"\x03lag\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12>\n" +
+	"\rcompared_with\x18\a \x01(\x0e2\x19.antipode.v1.ComparedWithR\fcomparedWith\x12'\n" +
+	"\x0fprimary_problem\x18\b \x01(\tR\x0eprimaryProblem\"\x0f\n" +
 	"\rDemoteRequest\"\x10\n" +
 	"\x0eDemoteResponse*\xc4\x01\n" +
 	"\x0fRepositoryState\x12 \n" +
@@ -2204,11 +2767,23 @@ const file_antipode_v1_replication_service_proto_rawDesc = "" +
 	"\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTEP_KIND_COPY\x10\x01\x12\x14\n" +
 	"\x10STEP_KIND_REMOVE\x10\x02\x12\x12\n" +
-	"\x0eSTEP_KIND_KEEP\x10\x032\xbc\b\n" +
+	"\x0eSTEP_KIND_KEEP\x10\x03*\xa4\x01\n" +
+	"\rTagDifference\x12\x1e\n" +
+	"\x1aTAG_DIFFERENCE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16TAG_DIFFERENCE_MISSING\x10\x01\x12\x1b\n" +
+	"\x17TAG_DIFFERENCE_OUTDATED\x10\x02\x12\x1e\n" +
+	"\x1aTAG_DIFFERENCE_NOT_REMOVED\x10\x03\x12\x1a\n" +
+	"\x16TAG_DIFFERENCE_UNKNOWN\x10\x04*\x7f\n" +
+	"\fComparedWith\x12\x1d\n" +
+	"\x19COMPARED_WITH_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14COMPARED_WITH_NOBODY\x10\x01\x12\x1a\n" +
+	"\x16COMPARED_WITH_PRIMARYD\x10\x02\x12\x1a\n" +
+	"\x16COMPARED_WITH_REGISTRY\x10\x032\x97\t\n" +
 	"\x12ReplicationService\x12J\n" +
 	"\tGetStatus\x12\x1d.antipode.v1.GetStatusRequest\x1a\x1e.antipode.v1.GetStatusResponse\x12\x83\x01\n" +
 	"\x10ListRepositories\x126.antipode.v1.ReplicationServiceListRepositoriesRequest\x1a7.antipode.v1.ReplicationServiceListRepositoriesResponse\x12V\n" +
 	"\rGetRepository\x12!.antipode.v1.GetRepositoryRequest\x1a\".antipode.v1.GetRepositoryResponse\x12Y\n" +
+	"\x0eGetSiteJournal\x12\".antipode.v1.GetSiteJournalRequest\x1a#.antipode.v1.GetSiteJournalResponse\x12Y\n" +
 	"\x0eDiffRepository\x12\".antipode.v1.DiffRepositoryRequest\x1a#.antipode.v1.DiffRepositoryResponse\x12A\n" +
 	"\x06Resync\x12\x1a.antipode.v1.ResyncRequest\x1a\x1b.antipode.v1.ResyncResponse\x12D\n" +
 	"\aRelease\x12\x1b.antipode.v1.ReleaseRequest\x1a\x1c.antipode.v1.ReleaseResponse\x12D\n" +
@@ -2233,104 +2808,120 @@ func file_antipode_v1_replication_service_proto_rawDescGZIP() []byte {
 	return file_antipode_v1_replication_service_proto_rawDescData
 }
 
-var file_antipode_v1_replication_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_antipode_v1_replication_service_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_antipode_v1_replication_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_antipode_v1_replication_service_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_antipode_v1_replication_service_proto_goTypes = []any{
-	(RepositoryState)(0),                               // 0: antipode.v1.RepositoryState
-	(StepKind)(0),                                      // 1: antipode.v1.StepKind
-	(*GetStatusRequest)(nil),                           // 2: antipode.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),                          // 3: antipode.v1.GetStatusResponse
-	(*ReplicationServiceListRepositoriesRequest)(nil),  // 4: antipode.v1.ReplicationServiceListRepositoriesRequest
-	(*ReplicationServiceListRepositoriesResponse)(nil), // 5: antipode.v1.ReplicationServiceListRepositoriesResponse
-	(*GetRepositoryRequest)(nil),                       // 6: antipode.v1.GetRepositoryRequest
-	(*GetRepositoryResponse)(nil),                      // 7: antipode.v1.GetRepositoryResponse
-	(*TrackedRepository)(nil),                          // 8: antipode.v1.TrackedRepository
-	(*JournalEntry)(nil),                               // 9: antipode.v1.JournalEntry
-	(*DiffRepositoryRequest)(nil),                      // 10: antipode.v1.DiffRepositoryRequest
-	(*DiffRepositoryResponse)(nil),                     // 11: antipode.v1.DiffRepositoryResponse
-	(*PlannedStep)(nil),                                // 12: antipode.v1.PlannedStep
-	(*ResyncRequest)(nil),                              // 13: antipode.v1.ResyncRequest
-	(*ResyncResponse)(nil),                             // 14: antipode.v1.ResyncResponse
-	(*ReleaseRequest)(nil),                             // 15: antipode.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),                            // 16: antipode.v1.ReleaseResponse
-	(*RestoreRequest)(nil),                             // 17: antipode.v1.RestoreRequest
-	(*RestoreResponse)(nil),                            // 18: antipode.v1.RestoreResponse
-	(*VerifyRequest)(nil),                              // 19: antipode.v1.VerifyRequest
-	(*VerifyResponse)(nil),                             // 20: antipode.v1.VerifyResponse
-	(*PauseRequest)(nil),                               // 21: antipode.v1.PauseRequest
-	(*PauseResponse)(nil),                              // 22: antipode.v1.PauseResponse
-	(*ResumeRequest)(nil),                              // 23: antipode.v1.ResumeRequest
-	(*ResumeResponse)(nil),                             // 24: antipode.v1.ResumeResponse
-	(*InspectRequest)(nil),                             // 25: antipode.v1.InspectRequest
-	(*InspectResponse)(nil),                            // 26: antipode.v1.InspectResponse
-	(*WaitRequest)(nil),                                // 27: antipode.v1.WaitRequest
-	(*WaitResponse)(nil),                               // 28: antipode.v1.WaitResponse
-	(*PromoteRequest)(nil),                             // 29: antipode.v1.PromoteRequest
-	(*PromoteResponse)(nil),                            // 30: antipode.v1.PromoteResponse
-	(*PromoteProgress)(nil),                            // 31: antipode.v1.PromoteProgress
-	(*PromoteReport)(nil),                              // 32: antipode.v1.PromoteReport
-	(*DemoteRequest)(nil),                              // 33: antipode.v1.DemoteRequest
-	(*DemoteResponse)(nil),                             // 34: antipode.v1.DemoteResponse
-	(*NodeStatus)(nil),                                 // 35: antipode.v1.NodeStatus
-	(*timestamppb.Timestamp)(nil),                      // 36: google.protobuf.Timestamp
-	(*SyncError)(nil),                                  // 37: antipode.v1.SyncError
-	(*durationpb.Duration)(nil),                        // 38: google.protobuf.Duration
+	(RepositoryState)(0),      // 0: antipode.v1.RepositoryState
+	(StepKind)(0),             // 1: antipode.v1.StepKind
+	(TagDifference)(0),        // 2: antipode.v1.TagDifference
+	(ComparedWith)(0),         // 3: antipode.v1.ComparedWith
+	(*GetStatusRequest)(nil),  // 4: antipode.v1.GetStatusRequest
+	(*GetStatusResponse)(nil), // 5: antipode.v1.GetStatusResponse
+	(*ReplicationServiceListRepositoriesRequest)(nil),  // 6: antipode.v1.ReplicationServiceListRepositoriesRequest
+	(*ReplicationServiceListRepositoriesResponse)(nil), // 7: antipode.v1.ReplicationServiceListRepositoriesResponse
+	(*GetRepositoryRequest)(nil),                       // 8: antipode.v1.GetRepositoryRequest
+	(*GetRepositoryResponse)(nil),                      // 9: antipode.v1.GetRepositoryResponse
+	(*GetSiteJournalRequest)(nil),                      // 10: antipode.v1.GetSiteJournalRequest
+	(*GetSiteJournalResponse)(nil),                     // 11: antipode.v1.GetSiteJournalResponse
+	(*SiteJournalEntry)(nil),                           // 12: antipode.v1.SiteJournalEntry
+	(*TrackedRepository)(nil),                          // 13: antipode.v1.TrackedRepository
+	(*JournalEntry)(nil),                               // 14: antipode.v1.JournalEntry
+	(*DiffRepositoryRequest)(nil),                      // 15: antipode.v1.DiffRepositoryRequest
+	(*DiffRepositoryResponse)(nil),                     // 16: antipode.v1.DiffRepositoryResponse
+	(*PlannedStep)(nil),                                // 17: antipode.v1.PlannedStep
+	(*ResyncRequest)(nil),                              // 18: antipode.v1.ResyncRequest
+	(*ResyncResponse)(nil),                             // 19: antipode.v1.ResyncResponse
+	(*ReleaseRequest)(nil),                             // 20: antipode.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),                            // 21: antipode.v1.ReleaseResponse
+	(*RestoreRequest)(nil),                             // 22: antipode.v1.RestoreRequest
+	(*RestoreResponse)(nil),                            // 23: antipode.v1.RestoreResponse
+	(*VerifyRequest)(nil),                              // 24: antipode.v1.VerifyRequest
+	(*VerifyResponse)(nil),                             // 25: antipode.v1.VerifyResponse
+	(*PauseRequest)(nil),                               // 26: antipode.v1.PauseRequest
+	(*PauseResponse)(nil),                              // 27: antipode.v1.PauseResponse
+	(*ResumeRequest)(nil),                              // 28: antipode.v1.ResumeRequest
+	(*ResumeResponse)(nil),                             // 29: antipode.v1.ResumeResponse
+	(*InspectRequest)(nil),                             // 30: antipode.v1.InspectRequest
+	(*InspectResponse)(nil),                            // 31: antipode.v1.InspectResponse
+	(*WaitRequest)(nil),                                // 32: antipode.v1.WaitRequest
+	(*WaitResponse)(nil),                               // 33: antipode.v1.WaitResponse
+	(*PromoteRequest)(nil),                             // 34: antipode.v1.PromoteRequest
+	(*PromoteResponse)(nil),                            // 35: antipode.v1.PromoteResponse
+	(*UnsyncedTags)(nil),                               // 36: antipode.v1.UnsyncedTags
+	(*UnsyncedTag)(nil),                                // 37: antipode.v1.UnsyncedTag
+	(*PromoteProgress)(nil),                            // 38: antipode.v1.PromoteProgress
+	(*PromoteReport)(nil),                              // 39: antipode.v1.PromoteReport
+	(*DemoteRequest)(nil),                              // 40: antipode.v1.DemoteRequest
+	(*DemoteResponse)(nil),                             // 41: antipode.v1.DemoteResponse
+	(*NodeStatus)(nil),                                 // 42: antipode.v1.NodeStatus
+	(*timestamppb.Timestamp)(nil),                      // 43: google.protobuf.Timestamp
+	(*SyncError)(nil),                                  // 44: antipode.v1.SyncError
+	(*durationpb.Duration)(nil),                        // 45: google.protobuf.Duration
 }
 var file_antipode_v1_replication_service_proto_depIdxs = []int32{
-	35, // 0: antipode.v1.GetStatusResponse.status:type_name -> antipode.v1.NodeStatus
+	42, // 0: antipode.v1.GetStatusResponse.status:type_name -> antipode.v1.NodeStatus
 	0,  // 1: antipode.v1.ReplicationServiceListRepositoriesRequest.state:type_name -> antipode.v1.RepositoryState
-	8,  // 2: antipode.v1.ReplicationServiceListRepositoriesResponse.repositories:type_name -> antipode.v1.TrackedRepository
-	8,  // 3: antipode.v1.GetRepositoryResponse.repository:type_name -> antipode.v1.TrackedRepository
-	9,  // 4: antipode.v1.GetRepositoryResponse.journal:type_name -> antipode.v1.JournalEntry
-	0,  // 5: antipode.v1.TrackedRepository.state:type_name -> antipode.v1.RepositoryState
-	36, // 6: antipode.v1.TrackedRepository.oldest_unsynced_at:type_name -> google.protobuf.Timestamp
-	36, // 7: antipode.v1.TrackedRepository.last_synced_at:type_name -> google.protobuf.Timestamp
-	36, // 8: antipode.v1.TrackedRepository.next_attempt_at:type_name -> google.protobuf.Timestamp
-	37, // 9: antipode.v1.TrackedRepository.last_error:type_name -> antipode.v1.SyncError
-	36, // 10: antipode.v1.TrackedRepository.verified_at:type_name -> google.protobuf.Timestamp
-	36, // 11: antipode.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
-	12, // 12: antipode.v1.DiffRepositoryResponse.steps:type_name -> antipode.v1.PlannedStep
-	1,  // 13: antipode.v1.PlannedStep.kind:type_name -> antipode.v1.StepKind
-	8,  // 14: antipode.v1.InspectResponse.repository:type_name -> antipode.v1.TrackedRepository
-	36, // 15: antipode.v1.InspectResponse.since:type_name -> google.protobuf.Timestamp
-	31, // 16: antipode.v1.PromoteResponse.progress:type_name -> antipode.v1.PromoteProgress
-	8,  // 17: antipode.v1.PromoteResponse.behind:type_name -> antipode.v1.TrackedRepository
-	32, // 18: antipode.v1.PromoteResponse.report:type_name -> antipode.v1.PromoteReport
-	36, // 19: antipode.v1.PromoteReport.primary_heard_at:type_name -> google.protobuf.Timestamp
-	38, // 20: antipode.v1.PromoteReport.lag:type_name -> google.protobuf.Duration
-	2,  // 21: antipode.v1.ReplicationService.GetStatus:input_type -> antipode.v1.GetStatusRequest
-	4,  // 22: antipode.v1.ReplicationService.ListRepositories:input_type -> antipode.v1.ReplicationServiceListRepositoriesRequest
-	6,  // 23: antipode.v1.ReplicationService.GetRepository:input_type -> antipode.v1.GetRepositoryRequest
-	10, // 24: antipode.v1.ReplicationService.DiffRepository:input_type -> antipode.v1.DiffRepositoryRequest
-	13, // 25: antipode.v1.ReplicationService.Resync:input_type -> antipode.v1.ResyncRequest
-	15, // 26: antipode.v1.ReplicationService.Release:input_type -> antipode.v1.ReleaseRequest
-	17, // 27: antipode.v1.ReplicationService.Restore:input_type -> antipode.v1.RestoreRequest
-	19, // 28: antipode.v1.ReplicationService.Verify:input_type -> antipode.v1.VerifyRequest
-	21, // 29: antipode.v1.ReplicationService.Pause:input_type -> antipode.v1.PauseRequest
-	23, // 30: antipode.v1.ReplicationService.Resume:input_type -> antipode.v1.ResumeRequest
-	25, // 31: antipode.v1.ReplicationService.Inspect:input_type -> antipode.v1.InspectRequest
-	27, // 32: antipode.v1.ReplicationService.Wait:input_type -> antipode.v1.WaitRequest
-	29, // 33: antipode.v1.ReplicationService.Promote:input_type -> antipode.v1.PromoteRequest
-	33, // 34: antipode.v1.ReplicationService.Demote:input_type -> antipode.v1.DemoteRequest
-	3,  // 35: antipode.v1.ReplicationService.GetStatus:output_type -> antipode.v1.GetStatusResponse
-	5,  // 36: antipode.v1.ReplicationService.ListRepositories:output_type -> antipode.v1.ReplicationServiceListRepositoriesResponse
-	7,  // 37: antipode.v1.ReplicationService.GetRepository:output_type -> antipode.v1.GetRepositoryResponse
-	11, // 38: antipode.v1.ReplicationService.DiffRepository:output_type -> antipode.v1.DiffRepositoryResponse
-	14, // 39: antipode.v1.ReplicationService.Resync:output_type -> antipode.v1.ResyncResponse
-	16, // 40: antipode.v1.ReplicationService.Release:output_type -> antipode.v1.ReleaseResponse
-	18, // 41: antipode.v1.ReplicationService.Restore:output_type -> antipode.v1.RestoreResponse
-	20, // 42: antipode.v1.ReplicationService.Verify:output_type -> antipode.v1.VerifyResponse
-	22, // 43: antipode.v1.ReplicationService.Pause:output_type -> antipode.v1.PauseResponse
-	24, // 44: antipode.v1.ReplicationService.Resume:output_type -> antipode.v1.ResumeResponse
-	26, // 45: antipode.v1.ReplicationService.Inspect:output_type -> antipode.v1.InspectResponse
-	28, // 46: antipode.v1.ReplicationService.Wait:output_type -> antipode.v1.WaitResponse
-	30, // 47: antipode.v1.ReplicationService.Promote:output_type -> antipode.v1.PromoteResponse
-	34, // 48: antipode.v1.ReplicationService.Demote:output_type -> antipode.v1.DemoteResponse
-	35, // [35:49] is the sub-list for method output_type
-	21, // [21:35] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	13, // 2: antipode.v1.ReplicationServiceListRepositoriesResponse.repositories:type_name -> antipode.v1.TrackedRepository
+	13, // 3: antipode.v1.GetRepositoryResponse.repository:type_name -> antipode.v1.TrackedRepository
+	14, // 4: antipode.v1.GetRepositoryResponse.journal:type_name -> antipode.v1.JournalEntry
+	12, // 5: antipode.v1.GetRepositoryResponse.site_journal:type_name -> antipode.v1.SiteJournalEntry
+	12, // 6: antipode.v1.GetSiteJournalResponse.journal:type_name -> antipode.v1.SiteJournalEntry
+	43, // 7: antipode.v1.SiteJournalEntry.at:type_name -> google.protobuf.Timestamp
+	0,  // 8: antipode.v1.TrackedRepository.state:type_name -> antipode.v1.RepositoryState
+	43, // 9: antipode.v1.TrackedRepository.oldest_unsynced_at:type_name -> google.protobuf.Timestamp
+	43, // 10: antipode.v1.TrackedRepository.last_synced_at:type_name -> google.protobuf.Timestamp
+	43, // 11: antipode.v1.TrackedRepository.next_attempt_at:type_name -> google.protobuf.Timestamp
+	44, // 12: antipode.v1.TrackedRepository.last_error:type_name -> antipode.v1.SyncError
+	43, // 13: antipode.v1.TrackedRepository.verified_at:type_name -> google.protobuf.Timestamp
+	43, // 14: antipode.v1.JournalEntry.at:type_name -> google.protobuf.Timestamp
+	17, // 15: antipode.v1.DiffRepositoryResponse.steps:type_name -> antipode.v1.PlannedStep
+	1,  // 16: antipode.v1.PlannedStep.kind:type_name -> antipode.v1.StepKind
+	13, // 17: antipode.v1.InspectResponse.repository:type_name -> antipode.v1.TrackedRepository
+	43, // 18: antipode.v1.InspectResponse.since:type_name -> google.protobuf.Timestamp
+	38, // 19: antipode.v1.PromoteResponse.progress:type_name -> antipode.v1.PromoteProgress
+	13, // 20: antipode.v1.PromoteResponse.behind:type_name -> antipode.v1.TrackedRepository
+	39, // 21: antipode.v1.PromoteResponse.report:type_name -> antipode.v1.PromoteReport
+	36, // 22: antipode.v1.PromoteResponse.tags:type_name -> antipode.v1.UnsyncedTags
+	37, // 23: antipode.v1.UnsyncedTags.tags:type_name -> antipode.v1.UnsyncedTag
+	2,  // 24: antipode.v1.UnsyncedTag.difference:type_name -> antipode.v1.TagDifference
+	43, // 25: antipode.v1.PromoteReport.primary_heard_at:type_name -> google.protobuf.Timestamp
+	45, // 26: antipode.v1.PromoteReport.lag:type_name -> google.protobuf.Duration
+	3,  // 27: antipode.v1.PromoteReport.compared_with:type_name -> antipode.v1.ComparedWith
+	4,  // 28: antipode.v1.ReplicationService.GetStatus:input_type -> antipode.v1.GetStatusRequest
+	6,  // 29: antipode.v1.ReplicationService.ListRepositories:input_type -> antipode.v1.ReplicationServiceListRepositoriesRequest
+	8,  // 30: antipode.v1.ReplicationService.GetRepository:input_type -> antipode.v1.GetRepositoryRequest
+	10, // 31: antipode.v1.ReplicationService.GetSiteJournal:input_type -> antipode.v1.GetSiteJournalRequest
+	15, // 32: antipode.v1.ReplicationService.DiffRepository:input_type -> antipode.v1.DiffRepositoryRequest
+	18, // 33: antipode.v1.ReplicationService.Resync:input_type -> antipode.v1.ResyncRequest
+	20, // 34: antipode.v1.ReplicationService.Release:input_type -> antipode.v1.ReleaseRequest
+	22, // 35: antipode.v1.ReplicationService.Restore:input_type -> antipode.v1.RestoreRequest
+	24, // 36: antipode.v1.ReplicationService.Verify:input_type -> antipode.v1.VerifyRequest
+	26, // 37: antipode.v1.ReplicationService.Pause:input_type -> antipode.v1.PauseRequest
+	28, // 38: antipode.v1.ReplicationService.Resume:input_type -> antipode.v1.ResumeRequest
+	30, // 39: antipode.v1.ReplicationService.Inspect:input_type -> antipode.v1.InspectRequest
+	32, // 40: antipode.v1.ReplicationService.Wait:input_type -> antipode.v1.WaitRequest
+	34, // 41: antipode.v1.ReplicationService.Promote:input_type -> antipode.v1.PromoteRequest
+	40, // 42: antipode.v1.ReplicationService.Demote:input_type -> antipode.v1.DemoteRequest
+	5,  // 43: antipode.v1.ReplicationService.GetStatus:output_type -> antipode.v1.GetStatusResponse
+	7,  // 44: antipode.v1.ReplicationService.ListRepositories:output_type -> antipode.v1.ReplicationServiceListRepositoriesResponse
+	9,  // 45: antipode.v1.ReplicationService.GetRepository:output_type -> antipode.v1.GetRepositoryResponse
+	11, // 46: antipode.v1.ReplicationService.GetSiteJournal:output_type -> antipode.v1.GetSiteJournalResponse
+	16, // 47: antipode.v1.ReplicationService.DiffRepository:output_type -> antipode.v1.DiffRepositoryResponse
+	19, // 48: antipode.v1.ReplicationService.Resync:output_type -> antipode.v1.ResyncResponse
+	21, // 49: antipode.v1.ReplicationService.Release:output_type -> antipode.v1.ReleaseResponse
+	23, // 50: antipode.v1.ReplicationService.Restore:output_type -> antipode.v1.RestoreResponse
+	25, // 51: antipode.v1.ReplicationService.Verify:output_type -> antipode.v1.VerifyResponse
+	27, // 52: antipode.v1.ReplicationService.Pause:output_type -> antipode.v1.PauseResponse
+	29, // 53: antipode.v1.ReplicationService.Resume:output_type -> antipode.v1.ResumeResponse
+	31, // 54: antipode.v1.ReplicationService.Inspect:output_type -> antipode.v1.InspectResponse
+	33, // 55: antipode.v1.ReplicationService.Wait:output_type -> antipode.v1.WaitResponse
+	35, // 56: antipode.v1.ReplicationService.Promote:output_type -> antipode.v1.PromoteResponse
+	41, // 57: antipode.v1.ReplicationService.Demote:output_type -> antipode.v1.DemoteResponse
+	43, // [43:58] is the sub-list for method output_type
+	28, // [28:43] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_antipode_v1_replication_service_proto_init() }
@@ -2339,18 +2930,19 @@ func file_antipode_v1_replication_service_proto_init() {
 		return
 	}
 	file_antipode_v1_status_proto_init()
-	file_antipode_v1_replication_service_proto_msgTypes[28].OneofWrappers = []any{
+	file_antipode_v1_replication_service_proto_msgTypes[31].OneofWrappers = []any{
 		(*PromoteResponse_Progress)(nil),
 		(*PromoteResponse_Behind)(nil),
 		(*PromoteResponse_Report)(nil),
+		(*PromoteResponse_Tags)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_antipode_v1_replication_service_proto_rawDesc), len(file_antipode_v1_replication_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   33,
+			NumEnums:      4,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	ReplicationService_GetStatus_FullMethodName        = "/antipode.v1.ReplicationService/GetStatus"
 	ReplicationService_ListRepositories_FullMethodName = "/antipode.v1.ReplicationService/ListRepositories"
 	ReplicationService_GetRepository_FullMethodName    = "/antipode.v1.ReplicationService/GetRepository"
+	ReplicationService_GetSiteJournal_FullMethodName   = "/antipode.v1.ReplicationService/GetSiteJournal"
 	ReplicationService_DiffRepository_FullMethodName   = "/antipode.v1.ReplicationService/DiffRepository"
 	ReplicationService_Resync_FullMethodName           = "/antipode.v1.ReplicationService/Resync"
 	ReplicationService_Release_FullMethodName          = "/antipode.v1.ReplicationService/Release"
@@ -58,6 +59,11 @@ type ReplicationServiceClient interface {
 	// Order: the journal's newest entry first. Codes: NOT_FOUND when the site does not track it; INVALID_ARGUMENT
 	// without a name.
 	GetRepository(ctx context.Context, in *GetRepositoryRequest, opts ...grpc.CallOption) (*GetRepositoryResponse, error)
+	// GetSiteJournal returns what was done to the site as a whole, and who asked for it: promotions and demotions, pauses, and
+	// what was asked of every repository at once.
+	//
+	// Order: newest first.
+	GetSiteJournal(ctx context.Context, in *GetSiteJournalRequest, opts ...grpc.CallOption) (*GetSiteJournalResponse, error)
 	// DiffRepository lists both sides now and returns exactly what a sync would do. It changes nothing.
 	//
 	// Order: copies, then removals, by tag. Codes: INVALID_ARGUMENT without a name; UNAVAILABLE when one of the sides
@@ -102,7 +108,8 @@ type ReplicationServiceClient interface {
 	// repository or the reference is malformed; FAILED_PRECONDITION when the site does not replicate the repository.
 	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
 	// Promote makes the site stop following the primary, for good, restarts included, so that its registry can be pushed
-	// to. The stream carries progress, and ends with the report of what may be missing.
+	// to. The stream carries progress, then each repository that may lack changes with the tags in which it differs as far
+	// as can be told, and ends with the report.
 	//
 	// A planned promotion first waits until the site equals the primary's head, and fails if that cannot be. An unplanned
 	// one stops first. Codes: FAILED_PRECONDITION when a planned one cannot succeed (the message says what stands in the
@@ -145,6 +152,16 @@ func (c *replicationServiceClient) GetRepository(ctx context.Context, in *GetRep
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetRepositoryResponse)
 	err := c.cc.Invoke(ctx, ReplicationService_GetRepository_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *replicationServiceClient) GetSiteJournal(ctx context.Context, in *GetSiteJournalRequest, opts ...grpc.CallOption) (*GetSiteJournalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSiteJournalResponse)
+	err := c.cc.Invoke(ctx, ReplicationService_GetSiteJournal_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -293,6 +310,11 @@ type ReplicationServiceServer interface {
 	// Order: the journal's newest entry first. Codes: NOT_FOUND when the site does not track it; INVALID_ARGUMENT
 	// without a name.
 	GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error)
+	// GetSiteJournal returns what was done to the site as a whole, and who asked for it: promotions and demotions, pauses, and
+	// what was asked of every repository at once.
+	//
+	// Order: newest first.
+	GetSiteJournal(context.Context, *GetSiteJournalRequest) (*GetSiteJournalResponse, error)
 	// DiffRepository lists both sides now and returns exactly what a sync would do. It changes nothing.
 	//
 	// Order: copies, then removals, by tag. Codes: INVALID_ARGUMENT without a name; UNAVAILABLE when one of the sides
@@ -337,7 +359,8 @@ type ReplicationServiceServer interface {
 	// repository or the reference is malformed; FAILED_PRECONDITION when the site does not replicate the repository.
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
 	// Promote makes the site stop following the primary, for good, restarts included, so that its registry can be pushed
-	// to. The stream carries progress, and ends with the report of what may be missing.
+	// to. The stream carries progress, then each repository that may lack changes with the tags in which it differs as far
+	// as can be told, and ends with the report.
 	//
 	// A planned promotion first waits until the site equals the primary's head, and fails if that cannot be. An unplanned
 	// one stops first. Codes: FAILED_PRECONDITION when a planned one cannot succeed (the message says what stands in the
@@ -364,6 +387,9 @@ func (UnimplementedReplicationServiceServer) ListRepositories(context.Context, *
 }
 func (UnimplementedReplicationServiceServer) GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRepository not implemented")
+}
+func (UnimplementedReplicationServiceServer) GetSiteJournal(context.Context, *GetSiteJournalRequest) (*GetSiteJournalResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSiteJournal not implemented")
 }
 func (UnimplementedReplicationServiceServer) DiffRepository(context.Context, *DiffRepositoryRequest) (*DiffRepositoryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DiffRepository not implemented")
@@ -469,6 +495,24 @@ func _ReplicationService_GetRepository_Handler(srv interface{}, ctx context.Cont
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ReplicationServiceServer).GetRepository(ctx, req.(*GetRepositoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReplicationService_GetSiteJournal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSiteJournalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServiceServer).GetSiteJournal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicationService_GetSiteJournal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServiceServer).GetSiteJournal(ctx, req.(*GetSiteJournalRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -682,6 +726,10 @@ var ReplicationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetRepository",
 			Handler:    _ReplicationService_GetRepository_Handler,
+		},
+		{
+			MethodName: "GetSiteJournal",
+			Handler:    _ReplicationService_GetSiteJournal_Handler,
 		},
 		{
 			MethodName: "DiffRepository",

@@ -91,6 +91,9 @@ func (s *FeedService) Subscribe(
 		cursor: feed.Cursor{Revision: req.GetAfterRevision(), Incarnation: standing.Incarnation},
 		sees:   feedID, reconfigured: reconfigured,
 	}
+	if req.GetAfterRevision() == 0 {
+		sub.hintless = standing.Head // who has nothing needs all
+	}
 	if s.access.IsNode(id) {
 		asked, stop := s.opts.Requests.Watch(id.Name)
 		defer stop()
@@ -139,6 +142,8 @@ type subscription struct {
 
 	sees         string          // the feed as the caller saw it at the beginning
 	reconfigured <-chan struct{} // closed when that may have changed
+
+	hintless int64 // changes up to it are sent without their hints
 
 	asked <-chan struct{}     // nil for who is no node
 	told  map[string]struct{} // the open requests that this stream has carried
@@ -252,9 +257,13 @@ func (s *subscription) visible(rows []feed.Row) []*antipodev1.Change {
 	changes := make([]*antipodev1.Change, 0, len(rows))
 	for _, row := range rows {
 		if s.access.MaySee(s.id, row.Repository) {
-			changes = append(changes, &antipodev1.Change{
+			change := &antipodev1.Change{
 				Repository: row.Repository, Revision: row.Revision, ChangedAt: timestamppb.New(row.ChangedAt),
-			})
+			}
+			if row.Revision > s.hintless {
+				change.Hint = hintProto(row.Hint)
+			}
+			changes = append(changes, change)
 		}
 	}
 	return changes

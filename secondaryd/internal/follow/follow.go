@@ -175,6 +175,7 @@ func (f *Follower) take(ctx context.Context, event client.Event, cursor *trackin
 		}
 		changes = append(changes, tracking.Change{
 			Repository: change.Repository, Revision: change.Revision, ChangedAt: change.ChangedAt, Class: class,
+			Hint: hintOf(change.Hint),
 		})
 	}
 	err := f.tracking.Apply(ctx, tracking.Batch{
@@ -186,6 +187,22 @@ func (f *Follower) take(ctx context.Context, event client.Event, cursor *trackin
 	}
 	cursor.FeedID, cursor.Revision, cursor.Incarnation = event.FeedID, event.Cursor, event.Incarnation
 	return nil
+}
+
+// mostTouches bounds what is stored of one change, whatever a primary sends.
+const mostTouches = 64
+
+func hintOf(said *client.Hint) (h tracking.Hint) {
+	if said == nil || len(said.Tags) > mostTouches {
+		return tracking.Hint{}
+	}
+	h.Base = said.BaseRevision
+	for _, t := range said.Tags {
+		h.Touches = append(h.Touches, tracking.Touch{
+			Tag: t.Tag, Digest: t.Digest, Deleted: t.Deleted, At: t.At, Revision: t.Revision,
+		})
+	}
+	return h
 }
 
 // changedAt is when the change at the event's cursor happened, as far as the event tells; zero where it does not.

@@ -1,11 +1,14 @@
 package replicate
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
 )
 
 // Active is a repository being synced now. Its counters are safe for concurrent use.
@@ -15,6 +18,7 @@ type Active struct {
 	done, total atomic.Int64
 
 	mu      sync.Mutex
+	left    map[string]string    // what the plan says and is not done: tags with their digests, "" for a removal
 	seconds [rateOver + 1]second // a ring: the seconds that count, and the one that runs
 }
 
@@ -62,6 +66,36 @@ func (a *Active) progress() func(done, total int64) {
 		a.wrote(wrote)
 		a.total.Add(total - lastTotal.Swap(total))
 	}
+}
+
+// plan notes what is to be done, in the place of what was before.
+func (a *Active) plan(p plan.Plan) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.left = map[string]string{}
+	for _, step := range p.Copies {
+		for _, tag := range step.Tags {
+			a.left[tag.Name] = step.Digest
+		}
+	}
+	for _, removal := range p.Removals {
+		a.left[removal.Tag] = ""
+	}
+}
+
+// did notes that a tag is written, or gone.
+func (a *Active) did(tag string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.left, tag)
+}
+
+// Unfinished returns what is planned and not done: tags, or references of manifests without one, with the digests that
+// they are to have; an empty digest is a removal.
+func (a *Active) Unfinished() map[string]string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.left)
 }
 
 // active is the set of repositories being synced.

@@ -153,6 +153,7 @@ func (a *attempt) take(ctx context.Context, step plan.Copy, done transfer.Result
 		}
 		result.written++
 		a.wrote(tag.Name, tag.Previous, step.Digest)
+		a.work.did(tag.Name)
 		a.story.add("tagged", tag.Name, step.Digest, tag.Previous, "")
 	}
 }

@@ -44,7 +44,7 @@ func (a *attempt) compare(ctx context.Context) (comparison, error) {
 	if err != nil {
 		return comparison{}, err
 	}
-	listing, err := a.Primary.Tags(ctx, a.lease.Repository, since)
+	listing, err := a.lister.Tags(ctx, a.lease.Repository, since)
 	if err != nil {
 		return comparison{}, &primaryError{repository: a.lease.Repository, err: err}
 	}

@@ -48,6 +48,7 @@ func (a *attempt) removeEach(ctx context.Context, removals []plan.Removal, resul
 		result.removed++
 		result.planned++
 		a.wrote(removal.Tag, removal.Digest, "")
+		a.work.did(removal.Tag)
 		a.story.add("removed", removal.Tag, "", removal.Digest, "the primary no longer has it")
 	}
 	return true

@@ -28,9 +28,10 @@ const settleWait = 2 * time.Second
 // attempt is one sync of one claimed repository.
 type attempt struct {
 	*Engine
-	lease *tracking.Lease
-	work  *Active
-	story journal
+	lister Primary // who lists the primary's registry: primaryd, but for a comparison without it
+	lease  *tracking.Lease
+	work   *Active
+	story  journal
 	// target is the repository's name on the site.
 	target string
 	// tags and sum are the site's as far as is known, kept up with every write; tags is unknown, or sum nil, else.
@@ -59,6 +60,7 @@ func (e *Engine) sync(ctx context.Context, lease *tracking.Lease, work *Active) 
 		if err != nil {
 			return a.counted(a.story.failed(lease.Repository, err))
 		}
+		work.plan(c.plan)
 		result := a.apply(ctx, c)
 		a.giveBack(ctx, reserved-result.planned)
 		if (result.vanished || c.again && len(result.errs) == 0) && round < rounds && ctx.Err() == nil {
@@ -171,7 +173,7 @@ func (a *attempt) urgent() bool {
 }
 
 func newAttempt(e *Engine, lease *tracking.Lease) *attempt {
-	a := &attempt{Engine: e, lease: lease, target: e.opts.Target(lease.Repository), tags: lease.TagCount}
+	a := &attempt{Engine: e, lister: e.Primary, lease: lease, target: e.opts.Target(lease.Repository), tags: lease.TagCount}
 	if sum, err := plan.ParseSum(lease.Sum); err == nil {
 		a.sum = &sum
 	}

@@ -41,6 +41,8 @@ func (idle) Ping(context.Context) error                               { return n
 func (idle) Connected() (bool, error)                                 { return false, errors.New("idle") }
 func (idle) Active() []*replicate.Active                              { return nil }
 func (idle) Diff(context.Context, string) (plan.Plan, error)          { return plan.Plan{}, nil }
+func (idle) DiffDirect(context.Context, string) (plan.Plan, error)    { return plan.Plan{}, nil }
+func (idle) SourceAnswers(context.Context) error                      { return nil }
 func (idle) LookHere(context.Context, string, string) (string, error) { return "", nil }
 func (idle) Nodes(context.Context) ([]*antipodev1.Node, error)        { return nil, nil }
 func (idle) Look(context.Context, string, string) (primary, site string, err error) {
@@ -51,7 +53,7 @@ func (idle) Look(context.Context, string, string) (primary, site string, err err
 // be considered who may call it.
 func admitted() map[string]codes.Code {
 	return map[string]codes.Code{
-		"GetStatus": codes.OK, "ListRepositories": codes.OK, "Pause": codes.OK, "Resume": codes.OK,
+		"GetStatus": codes.OK, "GetSiteJournal": codes.OK, "ListRepositories": codes.OK, "Pause": codes.OK, "Resume": codes.OK,
 		"GetRepository": codes.InvalidArgument, "DiffRepository": codes.InvalidArgument, "Resync": codes.InvalidArgument,
 		"Release": codes.InvalidArgument, "Restore": codes.InvalidArgument, "Verify": codes.InvalidArgument,
 		"Inspect": codes.InvalidArgument, "Wait": codes.InvalidArgument, "Demote": codes.OK,

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/proto"
 
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
@@ -21,7 +21,7 @@ import (
 const (
 	progressEvery   = time.Second
 	comparedAtOnce  = 8
-	rowsOfPromotion = 500
+	rowsOfPromotion = 64
 	// writesEnd is within what running syncs notice that their leases were cut off.
 	writesEnd = 30 * time.Second
 )
@@ -34,14 +34,15 @@ func (s *ReplicationService) Promote(req *antipodev1.PromoteRequest, stream prom
 	if at, err := s.tracking.Promoted(ctx); err != nil || !at.IsZero() {
 		return errors.Join(err, tracking.ErrPromoted)
 	}
-	var differing map[string]bool
+	var differing map[string]plan.Plan
+	active := unfinished(s.engine.Active())
 	switch {
 	case req.GetPlanned() && req.GetDryRun():
-		if _, err := s.head(ctx); err != nil {
+		head, err := s.head(ctx)
+		if err != nil {
 			return err
 		}
-		var err error
-		if differing, err = s.differing(ctx); err != nil {
+		if differing, err = s.differing(ctx, stream, head); err != nil {
 			return err
 		}
 	case req.GetPlanned():
@@ -49,7 +50,7 @@ func (s *ReplicationService) Promote(req *antipodev1.PromoteRequest, stream prom
 			return err
 		}
 	case !req.GetDryRun():
-		if err := s.tracking.Promote(ctx, -1); err != nil {
+		if err := s.tracking.Promote(asked(ctx), -1); err != nil {
 			return err
 		}
 	}
@@ -59,7 +60,7 @@ func (s *ReplicationService) Promote(req *antipodev1.PromoteRequest, stream prom
 			return err
 		}
 	}
-	return s.reportPromotion(ctx, stream, !req.GetDryRun(), differing)
+	return s.reportPromotion(ctx, stream, !req.GetDryRun(), differing, s.inquire(ctx, active))
 }
 
 // promotePlanned returns once the site was equal to the primary's head and is promoted.
@@ -72,7 +73,7 @@ func (s *ReplicationService) promotePlanned(ctx context.Context, stream promotio
 		if err != nil {
 			return err
 		}
-		differing, err := s.differing(ctx)
+		differing, err := s.differing(ctx, stream, head)
 		if err != nil {
 			return err
 		}
@@ -89,7 +90,7 @@ func (s *ReplicationService) promotePlanned(ctx context.Context, stream promotio
 			return err
 		}
 		if again == head {
-			if err = s.tracking.Promote(ctx, head); !errors.Is(err, tracking.ErrBehind) {
+			if err = s.tracking.Promote(asked(ctx), head); !errors.Is(err, tracking.ErrBehind) {
 				return err
 			}
 		}
@@ -135,9 +136,9 @@ func (s *ReplicationService) caughtUp(ctx context.Context, stream promotion) (in
 		if err := s.inTheWay(ctx, summary); err != nil {
 			return 0, err
 		}
-		if err := stream.Send(&antipodev1.PromoteResponse{Kind: &antipodev1.PromoteResponse_Progress{
-			Progress: &antipodev1.PromoteProgress{HeadRevision: head, CursorRevision: cursor.Revision, Unsynced: unsynced},
-		}}); err != nil {
+		if err := sendProgress(stream, &antipodev1.PromoteProgress{
+			HeadRevision: head, CursorRevision: cursor.Revision, Unsynced: unsynced, Total: summary.Total,
+		}); err != nil {
 			return 0, err
 		}
 		if !rest(ctx, progressEvery) {
@@ -172,36 +173,60 @@ func (s *ReplicationService) refuseAtDeadline(ctx context.Context, why string) e
 	return ctx.Err()
 }
 
-// differing compares every synced repository with a fresh listing of the primary's registry.
-func (s *ReplicationService) differing(ctx context.Context) (map[string]bool, error) {
-	differing := map[string]bool{}
-	var mu sync.Mutex
+// differing compares every synced repository with a fresh listing of the primary's registry, and returns what a sync would
+// do where that is anything.
+func (s *ReplicationService) differing(ctx context.Context, stream promotion, head int64) (map[string]plan.Plan, error) {
+	summary, err := s.tracking.Summary(ctx)
+	if err != nil {
+		return nil, err
+	}
+	progress := &antipodev1.PromoteProgress{
+		HeadRevision: head, CursorRevision: head, Total: summary.Total, ToCompare: summary.Counts[tracking.Synced],
+		Unsynced: summary.Total - summary.Counts[tracking.Synced],
+	}
+	differing := map[string]plan.Plan{}
 	for after := ""; ; {
 		rows, err := s.tracking.List(ctx, tracking.Synced, after, rowsOfPromotion)
 		if err != nil || len(rows) == 0 {
 			return differing, err
 		}
 		after = rows[len(rows)-1].Name
-		group, groupCtx := errgroup.WithContext(ctx)
-		group.SetLimit(comparedAtOnce)
-		for _, row := range rows {
-			group.Go(func() error {
-				p, err := s.engine.Diff(groupCtx, row.Name)
-				if err != nil {
-					return status.Errorf(codes.Unavailable, "%s cannot be compared with the primary: %v", row.Name, err)
-				}
-				if unequal(p) {
-					mu.Lock()
-					defer mu.Unlock()
-					differing[row.Name] = true
-				}
-				return nil
-			})
+		if err := s.compareAll(ctx, rows, differing); err != nil {
+			return nil, err
 		}
-		if err := group.Wait(); err != nil {
+		progress.Compared += int64(len(rows))
+		if err := sendProgress(stream, progress); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// compareAll compares some repositories, and adds what differs.
+func (s *ReplicationService) compareAll(ctx context.Context, rows []tracking.Repository, differing map[string]plan.Plan) error {
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(comparedAtOnce)
+	for _, row := range rows {
+		group.Go(func() error {
+			p, err := s.engine.Diff(ctx, row.Name)
+			if err != nil {
+				return status.Errorf(codes.Unavailable, "%s cannot be compared with the primary: %v", row.Name, err)
+			}
+			if unequal(p) {
+				mu.Lock()
+				defer mu.Unlock()
+				differing[row.Name] = p
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func sendProgress(stream promotion, p *antipodev1.PromoteProgress) error {
+	return stream.Send(&antipodev1.PromoteResponse{Kind: &antipodev1.PromoteResponse_Progress{
+		Progress: proto.CloneOf(p),
+	}})
 }
 
 // unequal says whether a sync would do anything. What policy keeps is meant to differ.
@@ -220,52 +245,9 @@ func (s *ReplicationService) untilQuiet(ctx context.Context) error {
 	return nil
 }
 
-// reportPromotion sends what may be missing: every repository that is not synced, and those found to differ.
-func (s *ReplicationService) reportPromotion(
-	ctx context.Context, stream promotion, promoted bool, differing map[string]bool,
-) error {
-	cursor, err := s.tracking.Cursor(ctx)
-	if err != nil {
-		return err
-	}
-	report := &antipodev1.PromoteReport{
-		Promoted: promoted, CursorRevision: cursor.Revision, HeadRevision: cursor.Head,
-		PrimaryHeardAt: timeProto(cursor.HeardAt), Lag: durationpb.New(0),
-	}
-	var oldest time.Time
-	for after := ""; ; {
-		rows, err := s.tracking.List(ctx, "", after, rowsOfPromotion)
-		if err != nil {
-			return err
-		}
-		if len(rows) == 0 {
-			break
-		}
-		after = rows[len(rows)-1].Name
-		for _, row := range rows {
-			if row.State == tracking.Synced && !differing[row.Name] {
-				continue
-			}
-			report.Behind++
-			if at := row.OldestUnsyncedAt; !at.IsZero() && (oldest.IsZero() || at.Before(oldest)) {
-				oldest = at
-			}
-			if err := stream.Send(&antipodev1.PromoteResponse{
-				Kind: &antipodev1.PromoteResponse_Behind{Behind: repositoryProto(row)},
-			}); err != nil {
-				return err
-			}
-		}
-	}
-	if !oldest.IsZero() {
-		report.Lag = durationpb.New(max(0, time.Since(oldest)))
-	}
-	return stream.Send(&antipodev1.PromoteResponse{Kind: &antipodev1.PromoteResponse_Report{Report: report}})
-}
-
 // Demote implements the RPC.
 func (s *ReplicationService) Demote(ctx context.Context, _ *antipodev1.DemoteRequest) (*antipodev1.DemoteResponse, error) {
-	if err := s.tracking.Demote(ctx); err != nil {
+	if err := s.tracking.Demote(asked(ctx)); err != nil {
 		return nil, err
 	}
 	s.logger.Warn("the site is demoted: it follows the primary again, and compares everything anew")

@@ -3,6 +3,7 @@ package service_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,8 @@ type told struct {
 	grpc.ServerStream
 	ctx    context.Context
 	behind []string
+	tags   []string // in short
+	others []string
 	report *antipodev1.PromoteReport
 }
 
@@ -30,6 +33,13 @@ func (s *told) Context() context.Context { return s.ctx }
 func (s *told) Send(m *antipodev1.PromoteResponse) error {
 	if b := m.GetBehind(); b != nil {
 		s.behind = append(s.behind, b.GetName())
+	}
+	if t := m.GetTags(); t != nil {
+		for _, tag := range t.GetTags() {
+			s.tags = append(s.tags, fmt.Sprintf("%s:%s %s %q here %q", t.GetRepository(), tag.GetTag(),
+				strings.ToLower(strings.TrimPrefix(tag.GetDifference().String(), "TAG_DIFFERENCE_")), tag.GetDigest(), tag.GetSiteDigest()))
+		}
+		s.others = append(s.others, fmt.Sprintf("%s %t %s", t.GetRepository(), t.GetCompared(), t.GetOthers()))
 	}
 	if m.GetReport() != nil {
 		s.report = m.GetReport()
@@ -241,7 +251,7 @@ func TestRequestsOfThePrimary(t *testing.T) {
 	entries, err := c.store.Journal(t.Context(), "a", 10)
 	c.must(err)
 	for _, e := range entries {
-		if e.Action == "resync" && strings.HasSuffix(e.Detail, "by ops") {
+		if e.Action == "resync" && strings.HasSuffix(e.Detail, "by ops, at the primary") {
 			return
 		}
 	}

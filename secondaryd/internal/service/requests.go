@@ -88,7 +88,7 @@ func (r *Requests) one(ctx context.Context, request *antipodev1.SiteRequest) {
 	ctx, cancel := context.WithTimeout(ctx, reportWithin)
 	defer cancel()
 	kind, repository := describe(request)
-	answer, err := r.do(ctx, kind, request)
+	answer, err := r.do(tracking.AskedBy(ctx, request.GetAskedBy()+", at the primary"), kind, request)
 	log := r.logger.With("kind", kind, "repository", repository, "asked_by", request.GetAskedBy())
 	if err != nil {
 		refusal := status.Convert(MapError(err))
@@ -101,21 +101,9 @@ func (r *Requests) one(ctx context.Context, request *antipodev1.SiteRequest) {
 		log.Warn("refused what the primary asked", "error", err)
 	} else if kind != "inspect" {
 		log.Info("did what the primary asked")
-		r.note(ctx, kind, repository, request.GetAskedBy())
 	}
 	if err := r.primary.Answer(ctx, request.GetId(), answer); err != nil && ctx.Err() == nil {
 		log.Warn("could not answer the primary", "side", "primary", "error", err)
-	}
-}
-
-// note leaves in the journal who asked.
-func (r *Requests) note(ctx context.Context, kind, repository, by string) {
-	if repository == "" {
-		return
-	}
-	entry := tracking.Entry{Action: kind, Detail: "asked for at the primary by " + by}
-	if err := r.tracking.Note(ctx, repository, entry); err != nil {
-		r.logger.Warn("could not note who asked", "side", "local", "error", err)
 	}
 }
 

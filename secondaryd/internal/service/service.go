@@ -76,6 +76,8 @@ func MapError(err error) error {
 // Engine compares both sides of a repository, and of a reference; *replicate.Engine implements it.
 type Engine interface {
 	Diff(ctx context.Context, repository string) (plan.Plan, error)
+	DiffDirect(ctx context.Context, repository string) (plan.Plan, error)
+	SourceAnswers(ctx context.Context) error
 	Look(ctx context.Context, repository, reference string) (primary, site string, err error)
 	LookHere(ctx context.Context, repository, reference string) (digest string, err error)
 	Active() []*replicate.Active
@@ -151,30 +153,6 @@ func (s *ReplicationService) ListRepositories(
 	return resp, nil
 }
 
-// GetRepository implements the RPC.
-func (s *ReplicationService) GetRepository(
-	ctx context.Context, req *antipodev1.GetRepositoryRequest,
-) (*antipodev1.GetRepositoryResponse, error) {
-	row, err := s.tracked(ctx, req.GetRepository())
-	if err != nil {
-		return nil, err
-	}
-	const standard, most = 50, 500
-	size := min(int(req.GetJournalSize()), most)
-	if size <= 0 {
-		size = standard
-	}
-	entries, err := s.tracking.Journal(ctx, row.Name, size)
-	if err != nil {
-		return nil, err
-	}
-	resp := &antipodev1.GetRepositoryResponse{Repository: repositoryProto(row)}
-	for _, entry := range entries {
-		resp.Journal = append(resp.Journal, entryProto(entry))
-	}
-	return resp, nil
-}
-
 func (s *ReplicationService) tracked(ctx context.Context, name string) (tracking.Repository, error) {
 	if name == "" {
 		return tracking.Repository{}, status.Error(codes.InvalidArgument, "repository is missing")
@@ -205,6 +183,7 @@ func (s *ReplicationService) Resync(ctx context.Context, req *antipodev1.ResyncR
 	if req.GetAll() == (req.GetRepository() != "") {
 		return nil, status.Error(codes.InvalidArgument, "name a repository, or ask for all")
 	}
+	ctx = asked(ctx)
 	if req.GetAll() {
 		n, err := s.tracking.ResyncAll(ctx)
 		return &antipodev1.ResyncResponse{Repositories: n}, err
@@ -221,7 +200,7 @@ func (s *ReplicationService) Release(ctx context.Context, req *antipodev1.Releas
 	if _, err := s.tracked(ctx, req.GetRepository()); err != nil {
 		return nil, err
 	}
-	held, err := s.tracking.Release(ctx, req.GetRepository())
+	held, err := s.tracking.Release(asked(ctx), req.GetRepository())
 	if err == nil && !held {
 		err = status.Errorf(codes.FailedPrecondition, "no removals are withheld in %s", req.GetRepository())
 	}
@@ -237,7 +216,7 @@ func (s *ReplicationService) Restore(ctx context.Context, req *antipodev1.Restor
 	if req.GetForget() {
 		change = s.tracking.Unpin
 	}
-	pins, _, err := change(ctx, req.GetRepository(), req.GetTags())
+	pins, _, err := change(asked(ctx), req.GetRepository(), req.GetTags())
 	if err != nil {
 		return nil, err
 	}
@@ -266,6 +245,7 @@ func (s *ReplicationService) Verify(ctx context.Context, req *antipodev1.VerifyR
 	if req.GetDeep() {
 		depth = tracking.Deep
 	}
+	ctx = asked(ctx)
 	if req.GetAll() {
 		n, err := s.tracking.VerifyAll(ctx, depth)
 		return &antipodev1.VerifyResponse{Repositories: n}, err
@@ -279,12 +259,12 @@ func (s *ReplicationService) Verify(ctx context.Context, req *antipodev1.VerifyR
 
 // Pause implements the RPC.
 func (s *ReplicationService) Pause(ctx context.Context, _ *antipodev1.PauseRequest) (*antipodev1.PauseResponse, error) {
-	return &antipodev1.PauseResponse{}, s.tracking.SetPaused(ctx, true)
+	return &antipodev1.PauseResponse{}, s.tracking.SetPaused(asked(ctx), true)
 }
 
 // Resume implements the RPC.
 func (s *ReplicationService) Resume(ctx context.Context, _ *antipodev1.ResumeRequest) (*antipodev1.ResumeResponse, error) {
-	return &antipodev1.ResumeResponse{}, s.tracking.SetPaused(ctx, false)
+	return &antipodev1.ResumeResponse{}, s.tracking.SetPaused(asked(ctx), false)
 }
 
 // tokenPrefix versions page tokens, so that their form can change.

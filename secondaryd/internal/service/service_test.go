@@ -28,11 +28,21 @@ type differ struct {
 	err  error
 	head int64
 
+	direct    plan.Plan // without primaryd
+	directErr error
+	diffErr   error
+
 	mu            sync.Mutex
 	primary, site map[string]string // reference to digest
 }
 
-func (d *differ) Diff(context.Context, string) (plan.Plan, error) { return d.plan, d.err }
+func (d *differ) Diff(context.Context, string) (plan.Plan, error) {
+	return d.plan, errors.Join(d.err, d.diffErr)
+}
+
+func (d *differ) DiffDirect(context.Context, string) (plan.Plan, error) { return d.direct, d.directErr }
+
+func (d *differ) SourceAnswers(context.Context) error { return d.directErr }
 
 func (d *differ) Look(_ context.Context, _, reference string) (primary, site string, err error) {
 	d.mu.Lock()
@@ -41,8 +51,8 @@ func (d *differ) Look(_ context.Context, _, reference string) (primary, site str
 }
 
 func (d *differ) LookHere(ctx context.Context, repository, reference string) (string, error) {
-	_, site, err := d.Look(ctx, repository, reference)
-	return site, err
+	_, site, _ := d.Look(ctx, repository, reference)
+	return site, nil
 }
 
 func (d *differ) Active() []*replicate.Active { return nil }

@@ -19,8 +19,16 @@ func (s *Store) Paused(ctx context.Context) (paused bool, err error) {
 
 // SetPaused stops Claim from giving out work, or lets it again. Leases that are out go on, and changes are stored.
 func (s *Store) SetPaused(ctx context.Context, paused bool) error {
-	return s.write(ctx, "set pause", func(ctx context.Context, tx *database.Tx, _ int64) error {
-		if _, err := tx.ExecContext(ctx, "UPDATE site SET paused = $1", paused); err != nil {
+	action := map[bool]string{true: "pause", false: "resume"}[paused]
+	return s.write(ctx, "set pause", func(ctx context.Context, tx *database.Tx, now int64) error {
+		result, err := tx.ExecContext(ctx, "UPDATE site SET paused = $1 WHERE paused <> $1", paused)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n == 0 {
+			return err // it is so already
+		}
+		if err := s.recordAct(ctx, tx, action, "", now); err != nil {
 			return err
 		}
 		return tx.Notify(ctx, channel)
@@ -58,7 +66,7 @@ func (s *Store) Resync(ctx context.Context, repository string) (found bool, err 
 		if found = n > 0; !found || err != nil {
 			return err
 		}
-		return s.record(ctx, tx, repository, []Entry{{Action: "resync", Detail: "a complete listing was asked for"}}, now)
+		return s.record(ctx, tx, repository, []Entry{{Action: "resync", Detail: askedFor(ctx, "a complete listing was asked for")}}, now)
 	})
 	return found, err
 }
@@ -72,7 +80,10 @@ func (s *Store) ResyncAll(ctx context.Context) (n int64, err error) {
 			return err
 		}
 		n, err = resync(ctx, tx, "class = CASE WHEN phase = 'synced' THEN $2 ELSE class END", now, int64(Backfill))
-		return err
+		if err != nil {
+			return err
+		}
+		return s.recordAct(ctx, tx, "resync", fmt.Sprintf("%d repositories", n), now)
 	})
 	return n, err
 }
@@ -88,7 +99,7 @@ func (s *Store) Verify(ctx context.Context, repository string, depth Depth) (fou
 		if found = n > 0; !found || err != nil {
 			return err
 		}
-		return s.record(ctx, tx, repository, []Entry{{Action: "verify", Detail: "a check of all content was asked for"}}, now)
+		return s.record(ctx, tx, repository, []Entry{{Action: "verify", Detail: askedFor(ctx, "a check of all content was asked for")}}, now)
 	})
 	return found, err
 }
@@ -101,7 +112,10 @@ func (s *Store) VerifyAll(ctx context.Context, depth Depth) (n int64, err error)
 		}
 		n, err = resync(ctx, tx, "class = CASE WHEN phase = 'synced' THEN $2 ELSE class END, "+deeper,
 			now, int64(Backfill), int64(depth))
-		return err
+		if err != nil {
+			return err
+		}
+		return s.recordAct(ctx, tx, "verify", fmt.Sprintf("%d repositories", n), now)
 	})
 	return n, err
 }
@@ -154,7 +168,7 @@ func (s *Store) Release(ctx context.Context, repository string) (found bool, err
 		if found = n > 0; !found || err != nil {
 			return err
 		}
-		story := []Entry{{Action: "release", Detail: "the brake was lifted"}}
+		story := []Entry{{Action: "release", Detail: askedFor(ctx, "the brake was lifted")}}
 		if err := s.record(ctx, tx, repository, story, now); err != nil {
 			return err
 		}

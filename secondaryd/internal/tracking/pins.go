@@ -102,7 +102,7 @@ func (s *Store) repin(
 	entries := make([]Entry, 0, len(pins))
 	for _, pin := range pins {
 		entries = append(entries, Entry{
-			Action: "restore", Reference: pin.Tag, Digest: pin.Digest, Detail: what + ": an operator asked for it",
+			Action: "restore", Reference: pin.Tag, Digest: pin.Digest, Detail: askedFor(ctx, what+", asked for"),
 		})
 	}
 	return true, s.record(ctx, tx, repository, entries, now)

@@ -48,17 +48,18 @@ func (s *Store) Promote(ctx context.Context, at int64) error {
 		if err := refuseWhenPromoted(ctx, tx); err != nil {
 			return err
 		}
-		if at >= 0 {
-			var unsynced int64
-			err := tx.QueryRowContext(ctx, "SELECT count(*) FROM repository WHERE phase <> 'synced'").Scan(&unsynced)
-			if err != nil {
-				return err
-			}
-			if unsynced > 0 || cursor.Revision != at {
-				return ErrBehind
-			}
+		var unsynced int64
+		err = tx.QueryRowContext(ctx, "SELECT count(*) FROM repository WHERE phase <> 'synced'").Scan(&unsynced)
+		if err != nil {
+			return err
+		}
+		if at >= 0 && (unsynced > 0 || cursor.Revision != at) {
+			return ErrBehind
 		}
 		if _, err := tx.ExecContext(ctx, "UPDATE site SET promoted_at = $1", now); err != nil {
+			return err
+		}
+		if err := s.recordPromotion(ctx, tx, at >= 0, unsynced, now); err != nil {
 			return err
 		}
 		// As with a lease that ran out, nobody knows what was written under it.
@@ -69,6 +70,15 @@ func (s *Store) Promote(ctx context.Context, at int64) error {
 		}
 		return tx.Notify(ctx, channel)
 	})
+}
+
+// recordPromotion leaves in the site's journal of which kind the promotion was.
+func (s *Store) recordPromotion(ctx context.Context, tx *database.Tx, planned bool, unsynced, now int64) error {
+	detail := "planned: equal to the primary"
+	if !planned {
+		detail = fmt.Sprintf("unplanned: %d repositories were not synced", unsynced)
+	}
+	return s.recordAct(ctx, tx, "promote", detail, now)
 }
 
 // Demote makes a promoted site follow its primary again, as after StartOver: whatever was pushed to either meanwhile, all
@@ -88,21 +98,9 @@ func (s *Store) Demote(ctx context.Context) error {
 		if _, err := tx.ExecContext(ctx, "UPDATE site SET promoted_at = NULL"); err != nil {
 			return err
 		}
-		return startOver(ctx, tx, now)
-	})
-}
-
-// Note appends an entry to the journal of a repository that is tracked; it does nothing for one that is not.
-func (s *Store) Note(ctx context.Context, repository string, entry Entry) error {
-	return s.write(ctx, "note", func(ctx context.Context, tx *database.Tx, now int64) error {
-		var one int
-		err := tx.QueryRowContext(ctx, "SELECT 1 FROM repository WHERE name = $1", repository).Scan(&one)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
+		if err := s.recordAct(ctx, tx, "demote", "", now); err != nil {
 			return err
 		}
-		return s.record(ctx, tx, repository, []Entry{entry}, now)
+		return startOver(ctx, tx, now)
 	})
 }

@@ -175,7 +175,7 @@ func (s *Store) Get(ctx context.Context, name string) (Repository, bool, error) 
 // rowsQuery begins every query for rows.
 const rowsQuery = `SELECT name, CASE WHEN lease_until > $1 THEN 'syncing' ELSE phase END,
 	wanted_revision, synced_revision, oldest_unsynced_at, last_synced_at, next_attempt_at, failures, failed_at,
-	failure_reference, failure_side, failure_message, held_reason, released, tag_count, tag_sum, verified_at
+	failure_reference, failure_side, failure_message, held_reason, released, tag_count, tag_sum, verified_at, hint
 	FROM repository WHERE `
 
 // query reads rows; the condition's $1 is the time.
@@ -207,10 +207,14 @@ func scanRepository(rows *sql.Rows) (Repository, error) {
 	var r Repository
 	var f Failure
 	var oldest, synced, next, failed, verified sql.NullInt64
+	var hint string
 	err := rows.Scan(&r.Name, &r.State, &r.Wanted, &r.Synced, &oldest, &synced, &next, &r.Failures, &failed,
-		&f.Reference, &f.Side, &f.Message, &r.HeldReason, &r.Released, &r.TagCount, &r.Sum, &verified)
+		&f.Reference, &f.Side, &f.Message, &r.HeldReason, &r.Released, &r.TagCount, &r.Sum, &verified, &hint)
 	if err != nil {
 		return r, err
+	}
+	if r.Hint, err = decodeHint(hint); err != nil {
+		return r, fmt.Errorf("%s: %w", r.Name, err)
 	}
 	r.OldestUnsyncedAt, r.LastSyncedAt = toTime(oldest), toTime(synced)
 	r.VerifiedAt = toTime(verified)

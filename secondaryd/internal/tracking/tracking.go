@@ -48,6 +48,7 @@ type Change struct {
 	Revision   int64     // above zero
 	ChangedAt  time.Time // zero = now
 	Class      Class
+	Hint       Hint // which tags are known to be touched; the zero Hint where none are
 }
 
 // Cursor says how far the subscription has come. Its zero value is a store that has not heard of any feed.
@@ -91,6 +92,7 @@ type Repository struct {
 	VerifiedAt       time.Time // when Verify last found, or made, all of it whole; zero before the first time
 	TagCount         int64     // tags on the site after the last sync
 	Sum              string    // of the site's tags after the last sync, see plan.Sum; empty when it is not known
+	Hint             Hint      // of the newest change, until it is synced; without touches where nothing is known
 }
 
 // Failure says what failed, where.
