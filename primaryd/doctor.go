@@ -26,7 +26,9 @@ func newDoctor() *cobra.Command {
 			if err := q.output.Check(); err != nil {
 				return err
 			}
-			report, err := q.examine(cmd, probe)
+			doing, stop := q.output.Line(cmd).Doing(cmd.Context(), "examining")
+			report, err := q.examine(cmd, doing, probe)
+			stop()
 			if err != nil {
 				return err
 			}
@@ -39,7 +41,7 @@ func newDoctor() *cobra.Command {
 }
 
 // examine reads the configuration and has everything in it examined. A file that cannot be used is itself the finding.
-func (q *query) examine(cmd *cobra.Command, probe bool) (*checkup.Report, error) {
+func (q *query) examine(cmd *cobra.Command, doing func(string), probe bool) (*checkup.Report, error) {
 	cfg, err := loadSettings(q.config)
 	if problems, ours := errors.AsType[*config.Error](err); ours {
 		report := &checkup.Report{}
@@ -59,6 +61,7 @@ func (q *query) examine(cmd *cobra.Command, probe bool) (*checkup.Report, error)
 	}
 	defer source.Close()
 	return doctor.Examine(cmd.Context(), doctor.Options{
+		Doing:    doing,
 		Database: cfg.Database, Registry: source, RegistryCAFile: cfg.Registry.CAFile, Repository: cfg.Doctor.Repository,
 		Probe: probe, SecretFile: cfg.Notifications.SecretFile, Secret: (&daemon{cfg: cfg}).secret,
 		CertFile: cfg.GRPC.CertFile, KeyFile: cfg.GRPC.KeyFile, ClientCAFile: cfg.GRPC.ClientCAFile,

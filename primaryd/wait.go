@@ -39,11 +39,17 @@ func newWait() *cobra.Command {
 			if slices.Contains(nodes, "all") {
 				nodes = nil
 			}
+			line := q.output.Line(cmd)
 			var last *antipodev1.LocateReferenceResponse
+			line.Show("waiting for %s: asking the primary's registry", args[0])
 			_, err = client.New(conn).Wait(ctx, client.WaitOptions{
 				Repository: repository, Reference: reference, Nodes: nodes,
-				Progress: func(r *antipodev1.LocateReferenceResponse) { last = r },
+				Progress: func(r *antipodev1.LocateReferenceResponse) {
+					last = r
+					line.Show("waiting for %s: on %d of %d sites; %s", args[0], equal(r), len(r.GetNodes()), lacking(r))
+				},
 			})
+			line.Clear()
 			if errors.Is(err, context.DeadlineExceeded) {
 				err = cli.NotYet(fmt.Errorf("not there after %s: %s", timeout, lacking(last)))
 			}
@@ -59,6 +65,16 @@ func newWait() *cobra.Command {
 	cmd.Flags().StringSliceVar(&nodes, "nodes", []string{"all"}, "the sites that must have it, or all that are granted it")
 	q.flags(cmd)
 	return cmd
+}
+
+// equal is how many sites have it.
+func equal(r *antipodev1.LocateReferenceResponse) (n int) {
+	for _, node := range r.GetNodes() {
+		if node.GetEqual() {
+			n++
+		}
+	}
+	return n
 }
 
 // lacking words which sites lack it, and why.

@@ -26,7 +26,9 @@ func newDoctor() *cobra.Command {
 			if err := q.output.Check(); err != nil {
 				return err
 			}
-			report, err := q.examine(cmd)
+			doing, stop := q.output.Line(cmd).Doing(cmd.Context(), "examining")
+			report, err := q.examine(cmd, doing)
+			stop()
 			if err != nil {
 				return err
 			}
@@ -36,7 +38,7 @@ func newDoctor() *cobra.Command {
 }
 
 // examine reads the configuration and has everything in it examined. A file that cannot be used is itself the finding.
-func (q *query) examine(cmd *cobra.Command) (*checkup.Report, error) {
+func (q *query) examine(cmd *cobra.Command, doing func(string)) (*checkup.Report, error) {
 	cfg, err := loadSettings(q.config)
 	if problems, ours := errors.AsType[*config.Error](err); ours {
 		report := &checkup.Report{}
@@ -57,7 +59,8 @@ func (q *query) examine(cmd *cobra.Command) (*checkup.Report, error) {
 	defer site.Close()
 	primary := cfg.Primary
 	return doctor.Examine(cmd.Context(), doctor.Options{
-		Node: cfg.Node, Database: cfg.Database, Version: telemetry.Version(),
+		Doing: doing,
+		Node:  cfg.Node, Database: cfg.Database, Version: telemetry.Version(),
 		Primary: func() (*grpc.ClientConn, error) {
 			return client.Connect(client.Config{
 				Address: primary.Address, CertFile: primary.CertFile, KeyFile: primary.KeyFile, CAFile: primary.CAFile,

@@ -23,7 +23,7 @@ import (
 // arrival is how long a probe's notification may take: what registries wait before they try again is a few seconds.
 const arrival = 15 * time.Second
 
-// Options say what to examine; all but Probe and Arrival are required.
+// Options say what to examine; all but Probe, Arrival and Doing are required.
 type Options struct {
 	Database string // its URL
 
@@ -41,6 +41,8 @@ type Options struct {
 	HTTP    string                           // where the daemon's HTTP is, as a URL; "" where that cannot be known
 	Connect func() (*grpc.ClientConn, error) // to the daemon's gRPC
 	Version string                           // of this program
+
+	Doing func(what string) // is told what is looked at next; nil where nobody wants to know
 }
 
 // examination is one visit.
@@ -61,19 +63,29 @@ func Examine(ctx context.Context, opts Options) *checkup.Report {
 		Options: opts, report: &checkup.Report{},
 		source: checkup.Registry{Name: "registry", Handle: opts.Registry, CAFile: opts.RegistryCAFile},
 	}
+	e.doing("secrets and certificates")
 	e.report.CheckSecret("secret", opts.SecretFile, opts.Secret)
 	e.report.CheckPair(checkup.Pair{
 		Check: "grpc.cert_file", CertFile: opts.CertFile, KeyFile: opts.KeyFile,
 		Usage: x509.ExtKeyUsageServerAuth, Role: link.RolePrimary,
 	})
 	e.report.CheckAuthorities("grpc.client_ca_file", opts.ClientCAFile)
+	e.doing("the database")
 	e.report.CheckDatabase(ctx, opts.Database, "feed", "node")
+	e.doing("the registry")
 	answers := e.report.CheckRegistry(ctx, e.source)
 	if answers {
 		e.checkContent(ctx)
 	}
+	e.doing("the daemon")
 	e.checkDaemon(ctx, answers)
 	return e.report
+}
+
+func (e *examination) doing(what string) {
+	if e.Doing != nil {
+		e.Doing(what)
+	}
 }
 
 // checkContent makes sure that the sweep can walk the catalog, and sites can read what is in it.

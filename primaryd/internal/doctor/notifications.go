@@ -3,6 +3,7 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -57,10 +58,12 @@ func (e *examination) checkNotifications(ctx context.Context, head client.Positi
 		}
 		return
 	}
+	e.doing("notifications: pushing a probe")
 	digest, pushed := e.report.PushProbe(ctx, e.source, e.Repository, checkup.ProbeTag(e.Registry.URL()))
 	if !pushed {
 		return
 	}
+	e.doing(fmt.Sprintf("notifications: waiting %s at most for the probe's", e.Arrival))
 	arrived, took := e.await(ctx, head)
 	e.judge(ctx, before, arrived, took)
 	e.report.RemoveProbe(ctx, e.source, e.Repository, checkup.ProbeTag(e.Registry.URL()), digest)

@@ -20,7 +20,7 @@ import (
 	"github.com/antipode-registry/antipode/internal/registry"
 )
 
-// Options say what to examine; all but SourceURL and the CA files are required.
+// Options say what to examine; all but SourceURL, the CA files and Doing are required.
 type Options struct {
 	Node     string // the site's name
 	Database string // its URL
@@ -39,6 +39,8 @@ type Options struct {
 	CertFile, KeyFile, ClientCAFile string                           // of the daemon's own service
 	Connect                         func() (*grpc.ClientConn, error) // to the daemon
 	Version                         string                           // of this program
+
+	Doing func(what string) // is told what is looked at next; nil where nobody wants to know
 }
 
 // examination is one visit.
@@ -52,6 +54,7 @@ type examination struct {
 // hangs, and seconds otherwise.
 func Examine(ctx context.Context, opts Options) *checkup.Report {
 	e := &examination{Options: opts, report: &checkup.Report{}}
+	e.doing("certificates")
 	e.report.CheckPair(checkup.Pair{
 		Check: "primary.cert_file", CertFile: opts.PrimaryCertFile, KeyFile: opts.PrimaryKeyFile,
 		Usage: x509.ExtKeyUsageClientAuth, Role: link.RoleNode, Name: opts.Node,
@@ -62,14 +65,24 @@ func Examine(ctx context.Context, opts Options) *checkup.Report {
 		Usage: x509.ExtKeyUsageServerAuth, Role: link.RoleNode,
 	})
 	e.report.CheckAuthorities("grpc.client_ca_file", opts.ClientCAFile)
+	e.doing("the database")
 	e.report.CheckDatabase(ctx, opts.Database, "tracking")
 	site := checkup.Registry{Name: "registry", Handle: opts.Registry, CAFile: opts.RegistryCAFile}
+	e.doing("the site's registry")
 	if e.report.CheckRegistry(ctx, site) {
 		e.report.CheckWrite(ctx, site, opts.Repository, checkup.ProbeTag(opts.Registry.URL()))
 	}
+	e.doing("the primary")
 	e.checkPrimary(ctx)
+	e.doing("the daemon")
 	e.checkDaemon(ctx)
 	return e.report
+}
+
+func (e *examination) doing(what string) {
+	if e.Doing != nil {
+		e.Doing(what)
+	}
 }
 
 // checkDaemon looks at how the running daemon says it is.
