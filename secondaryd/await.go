@@ -104,15 +104,13 @@ func (a *await) lookAtOne(
 		return "", false, err
 	}
 	row := resp.GetRepository()
-	switch row.GetState() {
-	case antipodev1.RepositoryState_REPOSITORY_STATE_SYNCED:
+	switch state := row.GetState(); {
+	case state == antipodev1.RepositoryState_REPOSITORY_STATE_SYNCED:
 		return "", true, nil
-	case antipodev1.RepositoryState_REPOSITORY_STATE_HELD:
+	case state == antipodev1.RepositoryState_REPOSITORY_STATE_HELD:
 		return "", true, fmt.Errorf("%s is held: %s", a.repository, row.GetHeldReason())
-	case antipodev1.RepositoryState_REPOSITORY_STATE_FAILED:
-		if row.GetFailures() != a.before[a.repository] {
-			return "", true, fmt.Errorf("%s failed: %s", a.repository, row.GetLastError().GetMessage())
-		}
+	case state == antipodev1.RepositoryState_REPOSITORY_STATE_FAILED && row.GetFailures() != a.before[a.repository]:
+		return "", true, fmt.Errorf("%s failed: %s", a.repository, row.GetLastError().GetMessage())
 	}
 	return a.repository + ": " + stateName(row.GetState()) + copying(s, a.repository, pace), false, nil
 }
