@@ -32,9 +32,11 @@ func run(m *testing.M) int {
 		return 1
 	}
 	binaries = dir
+	defer tabs.Stop()
 	if code := m.Run(); code != 0 {
 		return code
 	}
+	tabs.Stop()
 	if err := goleak.Find(); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: the tests left something running:", err)
 		return 1

@@ -122,12 +122,20 @@ func printNode(w io.Writer, n *antipodev1.Node) {
 		row("because", "%s", reason)
 	}
 	row("lag", "%s, %d revisions", cli.Duration(n.GetLag().AsDuration()), n.GetLagRevisions())
-	row("cursor", "%d of %d", s.GetCursorRevision(), n.GetHeadRevision())
+	row("cursor", "%d of %d, moved %s; the newest change it heard of happened %s", s.GetCursorRevision(), n.GetHeadRevision(),
+		cli.Age(s.GetCursorMovedAt().AsTime()), cli.Age(s.GetHeadChangedAt().AsTime()))
 	row("repositories", "%d: %d synced, %d pending, %d syncing, %d failed, %d held", counts.GetTotal(), counts.GetSynced(),
 		counts.GetPending(), counts.GetSyncing(), counts.GetFailed(), counts.GetHeld())
+	row("synced", "%.2f%%, the last one %s", counts.GetSyncedPercentage(), cli.Age(s.GetLastSyncedAt().AsTime()))
+	row("verified", "%d (%.2f%%), %d found damaged", counts.GetVerified(), counts.GetVerifiedPercentage(),
+		counts.GetVerificationFailed())
 	row("reported", "%s", cli.Age(n.GetReportedAt().AsTime()))
 	row("version", "%s, up %s", s.GetVersion(), cli.Duration(s.GetUptime().AsDuration()))
-	row("reachable", "registry %t, database %t", s.GetRegistryReachable(), s.GetDatabaseReachable())
+	row("reachable", "subscribed %t, registry %t, database %t", s.GetConnected(), s.GetRegistryReachable(), s.GetDatabaseReachable())
+	for _, a := range s.GetActive() {
+		row("syncing", "%s since %s, %s of %s, %s a second", a.GetRepository(), cli.Age(a.GetStartedAt().AsTime()),
+			cli.Bytes(a.GetBytesDone()), cli.Bytes(a.GetBytesTotal()), cli.Bytes(a.GetBytesPerSecond()))
+	}
 	if e := s.GetLastError(); e != nil {
 		row("last error", "%s", e.GetMessage())
 		row("", "%s, attempt %d, %s; on the site: secondaryd explain %s", e.GetRepository(), e.GetAttempts(),

@@ -44,8 +44,8 @@ func printStatus(w io.Writer, resp *antipodev1.GetStatusResponse) {
 		row("problem", "%s", problem)
 	}
 	row("lag", "%s, %d revisions", cli.Duration(s.GetLag().AsDuration()), s.GetLagRevisions())
-	row("cursor", "%d of %d, primary heard %s", s.GetCursorRevision(), s.GetHeadRevision(),
-		cli.Age(s.GetPrimaryHeardAt().AsTime()))
+	row("cursor", "%d of %d, moved %s; primary heard %s", s.GetCursorRevision(), s.GetHeadRevision(),
+		cli.Age(s.GetCursorMovedAt().AsTime()), cli.Age(s.GetPrimaryHeardAt().AsTime()))
 	row("repositories", "%d: %d synced, %d pending, %d syncing, %d failed, %d held", counts.GetTotal(), counts.GetSynced(),
 		counts.GetPending(), counts.GetSyncing(), counts.GetFailed(), counts.GetHeld())
 	row("verified", "%d (%.2f%%), %d found damaged", counts.GetVerified(), counts.GetVerifiedPercentage(),
@@ -59,8 +59,8 @@ func printStatus(w io.Writer, resp *antipodev1.GetStatusResponse) {
 			cli.Age(e.GetOccurredAt().AsTime()), e.GetRepository())
 	}
 	for _, a := range s.GetActive() {
-		row("syncing", "%s since %s, %d of %d bytes, %d a second", a.GetRepository(), cli.Age(a.GetStartedAt().AsTime()),
-			a.GetBytesDone(), a.GetBytesTotal(), a.GetBytesPerSecond())
+		row("syncing", "%s since %s, %s of %s, %s a second", a.GetRepository(), cli.Age(a.GetStartedAt().AsTime()),
+			cli.Bytes(a.GetBytesDone()), cli.Bytes(a.GetBytesTotal()), cli.Bytes(a.GetBytesPerSecond()))
 	}
 	if len(s.GetReplicas()) < 2 {
 		return

@@ -54,6 +54,7 @@ func places() map[string]place {
 		"internal/config":                {floor: equipment},
 		"internal/lease":                 {floor: equipment},
 		"internal/database/databasetest": {floor: equipment, test: true},
+		"internal/browsertest":           {floor: equipment, test: true},
 		"internal/transfer":              {floor: equipment},
 		"primaryd/internal/feed":         {floor: domain},
 		"primaryd/internal/node":         {floor: domain},

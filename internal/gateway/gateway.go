@@ -31,6 +31,7 @@ var (
 		antipodev1.ReplicationService_GetStatus_FullMethodName,
 		antipodev1.ReplicationService_ListRepositories_FullMethodName,
 		antipodev1.ReplicationService_GetRepository_FullMethodName,
+		antipodev1.ReplicationService_GetSiteJournal_FullMethodName,
 	}
 )
 

@@ -88,6 +88,10 @@ func TestPathsAreCalls(t *testing.T) {
 			&antipodev1.GetRepositoryRequest{Repository: "team/app/web", JournalSize: 3},
 		},
 		{
+			gateway.Secondary, "/api/v1/journal?journalSize=5", antipodev1.ReplicationService_GetSiteJournal_FullMethodName,
+			&antipodev1.GetSiteJournalRequest{JournalSize: 5},
+		},
+		{
 			gateway.Secondary, "/api/v1/repositories/app", antipodev1.ReplicationService_GetRepository_FullMethodName,
 			&antipodev1.GetRepositoryRequest{Repository: "app"},
 		},

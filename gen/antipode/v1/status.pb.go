@@ -138,7 +138,7 @@ type NodeStatus struct {
 	// The incarnation of the feed that the cursor belongs to.
 	Incarnation string `protobuf:"bytes,25,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// Repositories that an operator may have to look at: those that are held, by name, then those that failed, the newest
-	// failure first. At most 20; repositories counts all of them.
+	// failure first. At most 20, of which neither hides the other; repositories counts all of them.
 	Troubled      []*TroubledRepository `protobuf:"bytes,26,rep,name=troubled,proto3" json:"troubled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -363,7 +363,7 @@ type TroubledRepository struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Whether it is held; otherwise it failed.
 	Held bool `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`
-	// Why removals are withheld, or what failed and on which side; at most 512 bytes.
+	// Why removals are withheld, or what failed and on which side, digests cut short; at most 512 bytes.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// When the oldest change happened that is not on the site.
 	UnsyncedSince *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=unsynced_since,json=unsyncedSince,proto3" json:"unsynced_since,omitempty"`

@@ -252,8 +252,9 @@ type siteView struct {
 
 // done are the sentences about what a site did as it was asked.
 var done = map[string]string{
-	"pause": "The site is paused.", "resume": "The site is running.", "resync": "What was asked for is due now.",
-	"release": "The repository is released: its next sync removes what was withheld.",
+	"pause": "As you asked, the site was paused.", "resume": "As you asked, the site goes on.",
+	"resync":  "As you asked, it became due at once.",
+	"release": "As you asked, the repository was released: its next sync removes what was withheld.",
 }
 
 func (p *page) site(w http.ResponseWriter, r *http.Request) {
@@ -267,6 +268,9 @@ func (p *page) site(w http.ResponseWriter, r *http.Request) {
 		if s.Name == name {
 			view := siteView{frame: p.frame(w, r, s.Name+" is "+string(s.State)), Site: s, Head: head, Done: done[r.URL.Query().Get("done")]}
 			view.Live = "/nodes/" + url.PathEscape(name)
+			if view.Done != "" { // what was done stays to be read
+				view.Live += "?done=" + r.URL.Query().Get("done")
+			}
 			p.write(w, http.StatusOK, "site.html", view)
 			return
 		}

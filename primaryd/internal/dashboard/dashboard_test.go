@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	stopBrowser()
+	tabs.Stop()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -208,6 +208,7 @@ func lagging(s *node.Status) {
 	for _, name := range []string{"prod/api", "prod/web/frontend"} {
 		s.Active = append(s.Active, node.ActiveSync{
 			Repository: name, StartedAt: time.Now().Add(-20 * time.Second), BytesDone: 410 << 20, BytesTotal: 960 << 20,
+			BytesPerSecond: 21 << 20,
 		})
 	}
 }
@@ -266,6 +267,30 @@ func TestWhatFailedOrIsHeld(t *testing.T) {
 	has(page, "secondaryd resync team/cache", "and 5 more failed:", "6 in a row")
 	if strings.Contains(page, "Newest failure") {
 		t.Errorf("a failure is told twice:\n%s", page)
+	}
+}
+
+// However many are held, what failed is seen too, and the other way round.
+func TestWhatIsHeldHidesNoFailure(t *testing.T) {
+	t.Parallel()
+	p := start(t, databasetest.OpenSQLite(t), httpaccess.Config{}, "eu-west")
+	p.report(t, "eu-west", func(s *node.Status) {
+		held(s)
+		for i := range 10 {
+			s.Troubled = append(s.Troubled, node.Troubled{Name: fmt.Sprint("held/", i), Held: true, Reason: "too many"})
+		}
+		s.Troubled = append(s.Troubled, node.Troubled{Name: "failed/1", Reason: "500"}, node.Troubled{Name: "failed/2", Reason: "500"},
+			node.Troubled{Name: "failed/3", Reason: "500"})
+		s.Repositories.Held, s.Repositories.Failed = 11, 3
+	})
+	_, overview := p.get(t, "/")
+	for text, want := range map[string]bool{
+		"secondaryd resync failed/1": true, "secondaryd resync failed/2": true, "secondaryd resync failed/3": false,
+		"secondaryd release prod/web": true, "secondaryd release held/0": false, "and 10 more held:": true, "and 1 more failed:": true,
+	} {
+		if strings.Contains(overview, text) != want {
+			t.Errorf("%q is there: %t\n%s", text, !want, overview)
+		}
 	}
 }
 

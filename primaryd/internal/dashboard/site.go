@@ -27,7 +27,7 @@ type segment struct {
 // copying is a repository being synced.
 type copying struct {
 	node.ActiveSync
-	Rate      int64         // bytes per second since it began
+	Rate      int64         // bytes per second
 	Remaining time.Duration // 0 = not known
 }
 
@@ -50,17 +50,14 @@ func newSite(n node.Node, samples []node.Sample, now time.Time) *site {
 	}
 	s.Bar = bar(n.Status.Repositories)
 	for _, active := range n.Status.Active {
-		c := newCopying(active, n.ReportedAt)
+		c := newCopying(active)
 		s.Copying, s.Rate = append(s.Copying, c), s.Rate+c.Rate
 	}
 	return s
 }
 
-func newCopying(active node.ActiveSync, reported time.Time) copying {
-	c := copying{ActiveSync: active}
-	if spent := reported.Sub(active.StartedAt); spent >= time.Second {
-		c.Rate = int64(float64(active.BytesDone) / spent.Seconds())
-	}
+func newCopying(active node.ActiveSync) copying {
+	c := copying{ActiveSync: active, Rate: active.BytesPerSecond}
 	if left := active.BytesTotal - active.BytesDone; c.Rate > 0 && left > 0 {
 		c.Remaining = time.Duration(float64(left)/float64(c.Rate)) * time.Second
 	}

@@ -57,7 +57,7 @@ func newTrouble(repository node.Troubled) trouble {
 
 // Troubles returns at most that many repositories that failed or are held.
 func (s *site) Troubles(most int) troubles {
-	shown := s.troubled[:min(most, len(s.troubled))]
+	shown := pick(s.troubled, most)
 	t := troubles{Site: s.Name, List: shown}
 	if len(shown) == 0 {
 		return t
@@ -77,6 +77,24 @@ func (s *site) Troubles(most int) troubles {
 		t.More = append(t.More, remedy{Text: fmt.Sprintf("and %d more failed:", failed), Command: listFailed})
 	}
 	return t
+}
+
+// pick takes at most that many: what failed first, for it may be news, and room for what is held.
+func pick(all []trouble, most int) []trouble {
+	held, failed := byKind(all)
+	failed = failed[:min(len(failed), max(most-len(held), most-most/2))]
+	return append(failed, held[:min(len(held), most-len(failed))]...)
+}
+
+func byKind(all []trouble) (held, failed []trouble) {
+	for _, t := range all {
+		if t.Held {
+			held = append(held, t)
+		} else {
+			failed = append(failed, t)
+		}
+	}
+	return held, failed
 }
 
 // lists says whether a repository is among those that the site names.

@@ -37,7 +37,8 @@ func (e *examination) checkNode(n *antipodev1.Node) {
 	case antipodev1.NodeState_NODE_STATE_DEGRADED, antipodev1.NodeState_NODE_STATE_PAUSED:
 		e.report.Warn(check, "see primaryd nodes "+n.GetName()+", and secondaryd doctor there", "%s", reasons)
 	default:
-		e.report.OK(check, "%s", strings.ToLower(strings.TrimPrefix(n.GetState().String(), "NODE_STATE_")))
+		e.report.OK(check, "%s, runs %s", strings.ToLower(strings.TrimPrefix(n.GetState().String(), "NODE_STATE_")),
+			n.GetStatus().GetVersion())
 	}
 	if theirs := n.GetStatus().GetVersion(); theirs != e.Version {
 		e.report.Warn(check, "bring both ends to the same version", "it runs %s, this is %s", theirs, e.Version)

@@ -141,8 +141,7 @@ func (n *Node) waiting(overdue bool) []string {
 	counts := n.Status.Repositories
 	switch {
 	case counts.Pending+counts.Syncing > 0:
-		return []string{fmt.Sprintf("%d repositories wait to be synced and %d are being synced.",
-			counts.Pending, counts.Syncing)}
+		return []string{fmt.Sprintf("Repositories being synced: %d, waiting: %d.", counts.Syncing, counts.Pending)}
 	case n.Status.LagRevisions > 0, n.LagRevisions > 0 && overdue:
 		return []string{fmt.Sprintf("It is %d revisions behind.", n.LagRevisions)}
 	}

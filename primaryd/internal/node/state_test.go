@@ -30,11 +30,11 @@ func fine() Status {
 var (
 	byReport = []verdictCase{
 		{
-			name: "work", head: 100, state: Syncing, reason: "2 repositories wait",
+			name: "work", head: 100, state: Syncing, reason: "waiting: 2",
 			change: func(s *Status) { s.Repositories.Pending = 2 },
 		},
 		{
-			name: "at work", head: 100, state: Syncing, reason: "1 are being synced",
+			name: "at work", head: 100, state: Syncing, reason: "being synced: 1",
 			change: func(s *Status) { s.Repositories.Syncing = 1 },
 		},
 		{

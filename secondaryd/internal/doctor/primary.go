@@ -53,7 +53,8 @@ func (e *examination) checkHello(ctx context.Context, conn *grpc.ClientConn) boo
 		e.report.Fail("primary", mendPrimary(err), "%s", said(err))
 		return false
 	}
-	e.report.OK("primary", "it takes this site for %s; its feed is at revision %d", e.Node, hello.GetHeadRevision())
+	e.report.OK("primary", "it takes this site for %s; it runs %s, and its feed is at revision %d", e.Node, hello.GetVersion(),
+		hello.GetHeadRevision())
 	if theirs := hello.GetVersion(); theirs != e.Version {
 		e.report.Warn("primary", "bring both ends to the same version", "it runs %s, this is %s", theirs, e.Version)
 	}

@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -153,5 +154,23 @@ func TestPromotionIsJournalled(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// Why something failed begins with digests, which must not take the room of what matters.
+func TestReasonsCutDigestsShort(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.apply(1, 1, "a")
+	digest := "sha256:" + strings.Repeat("0123456789abcdef", 4)
+	p.finish(tracking.Outcome{Failure: &tracking.Failure{
+		Side: "source", Message: strings.Repeat("copy "+digest+": ", 6) + "HTTP 500: the disk is full",
+	}})
+	want := "source side: " + strings.Repeat("copy sha256:0123456789ab…: ", 6) + "HTTP 500: the disk is full"
+	if got := p.make().GetTroubled()[0].GetReason(); got != want {
+		t.Errorf("%q", got)
+	}
+	if got := p.make().GetLastError().GetMessage(); !strings.Contains(got, digest) {
+		t.Errorf("whoever wants to know all does not: %q", got)
 	}
 }

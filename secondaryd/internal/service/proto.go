@@ -1,6 +1,7 @@
 package service
 
 import (
+	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -48,6 +49,9 @@ func repositoryProto(row tracking.Repository) *antipodev1.TrackedRepository {
 	}
 }
 
+// longDigest is a digest that leaves no room for what matters; the journal has the whole of it.
+var longDigest = regexp.MustCompile(`(sha(?:256|512):[0-9a-f]{12})[0-9a-f]{52,}`)
+
 // mostReason is how many bytes a status tells of why a repository failed or is held.
 const mostReason = 512
 
@@ -75,7 +79,7 @@ func troubledProto(row tracking.Repository) *antipodev1.TroubledRepository {
 			t.Reason = f.Reference + ", " + t.Reason
 		}
 	}
-	t.Reason = clipTo(t.Reason, mostReason)
+	t.Reason = clipTo(longDigest.ReplaceAllString(t.Reason, "$1…"), mostReason)
 	return t
 }
 

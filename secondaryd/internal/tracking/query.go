@@ -137,14 +137,19 @@ const (
 )
 
 // Troubled returns what an operator may have to look at, limit at most: what is held, by name, then what failed, the
-// newest failure first. Its cost grows with the limit and the number of leases, not with the table.
+// newest failure first. Neither hides the other: each gets half of the room, and what the other leaves. Its cost grows with
+// the limit and the number of leases, not with the table.
 func (s *Store) Troubled(ctx context.Context, limit int) ([]Repository, error) {
 	held, err := s.query(ctx, "list held", heldOrder, limit)
-	if err != nil || len(held) == limit {
-		return held, err
+	if err != nil {
+		return nil, err
 	}
-	failed, err := s.query(ctx, "list failed", failedOrder, limit-len(held))
-	return append(held, failed...), err
+	failed, err := s.query(ctx, "list failed", failedOrder, limit)
+	if err != nil {
+		return nil, err
+	}
+	failed = failed[:min(len(failed), max(limit-len(held), limit/2))]
+	return append(held[:min(len(held), limit-len(failed))], failed...), nil
 }
 
 // filter names the state literally, and what is not synced twice, for the sake of the partial indexes: SQLite uses one

@@ -85,7 +85,8 @@ func TestTroubled(t *testing.T) {
 		s.change("pending", 6, tracking.Backfill)
 		want(20, "held a held", "held b held", "failed last failed", "failed first failed")
 		want(3, "held a held", "held b held", "failed last failed")
-		want(2, "held a held", "held b held")
+		want(2, "held a held", "failed last failed") // neither hides the other
+		want(1, "held a held")
 		s.backOffIsOver("failed last")
 		s.take("failed last")
 		want(20, "held a held", "held b held", "failed first failed")

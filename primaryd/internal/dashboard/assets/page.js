@@ -67,6 +67,7 @@
         const body = fresh.querySelector("main");
         if (body) {
           morph(main, body);
+          morph(document.getElementById("made"), fresh.getElementById("made"));
           if (document.title !== fresh.title) document.title = fresh.title;
           heard = Date.now();
         }
