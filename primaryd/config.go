@@ -8,6 +8,7 @@ import (
 	"github.com/antipode-registry/antipode/internal/config"
 	"github.com/antipode-registry/antipode/internal/httpaccess"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
+	"github.com/antipode-registry/antipode/primaryd/internal/notification"
 )
 
 // settings is the configuration file of primaryd; docs/configuration.md describes every key.
@@ -46,6 +47,11 @@ type notificationsSettings struct {
 	// The shared secret of the registry's notifications. White space around it does not count. Read at each notification.
 	// Limits: a readable file with one line of text.
 	SecretFile string `yaml:"secret_file"`
+	// Events that are taken per second, in the long run. What is more is answered 429 with `Retry-After`, before anything
+	// of it is recorded.
+	Rate int `yaml:"rate"`
+	// Events that are taken at once, after a pause, before `notifications.rate` holds.
+	Burst int `yaml:"burst"`
 }
 
 type httpSettings struct {
@@ -127,13 +133,14 @@ type logSettings struct {
 // loadSettings reads the file and names every mistake in it at once.
 func loadSettings(path string) (*settings, error) {
 	s := &settings{
-		Database: "sqlite:primary.db",
-		Registry: registrySettings{Concurrency: 16},
-		HTTP:     httpSettings{Listen: "127.0.0.1:8080"},
-		GRPC:     grpcSettings{Listen: "127.0.0.1:7443", Heartbeat: config.Duration(10 * time.Second)},
-		Sweep:    sweepSettings{Interval: config.Duration(time.Hour)},
-		Doctor:   doctorSettings{Repository: "antipode/doctor"},
-		Log:      logSettings{Level: "info", Format: "text"},
+		Database:      "sqlite:primary.db",
+		Registry:      registrySettings{Concurrency: 16},
+		Notifications: notificationsSettings{Rate: notification.DefaultRate, Burst: notification.DefaultBurst},
+		HTTP:          httpSettings{Listen: "127.0.0.1:8080"},
+		GRPC:          grpcSettings{Listen: "127.0.0.1:7443", Heartbeat: config.Duration(10 * time.Second)},
+		Sweep:         sweepSettings{Interval: config.Duration(time.Hour)},
+		Doctor:        doctorSettings{Repository: "antipode/doctor"},
+		Log:           logSettings{Level: "info", Format: "text"},
 	}
 	return s, config.Load(path, s, s.check)
 }
@@ -149,6 +156,8 @@ func (s *settings) check(p *config.Problems) {
 	}
 	p.CheckNumber("registry.concurrency", s.Registry.Concurrency, 1, 1024)
 	p.CheckFile("notifications.secret_file", s.Notifications.SecretFile)
+	p.CheckNumber("notifications.rate", s.Notifications.Rate, 1, 1_000_000)
+	p.CheckNumber("notifications.burst", s.Notifications.Burst, 1, 10_000_000)
 	s.HTTP.check(p)
 	p.CheckListen("grpc.listen", s.GRPC.Listen)
 	p.CheckFile("grpc.cert_file", s.GRPC.CertFile)

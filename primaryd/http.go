@@ -24,6 +24,7 @@ func (d *daemon) handler(ctx context.Context) (http.Handler, error) {
 	mux.Handle("/notifications", notification.NewHandler(notification.Options{
 		Secret: d.secret, Appender: d.feed, Logger: d.logger, Metrics: notification.NewMetrics(d.metrics),
 		Untagged: d.lister.HasReferrersAPI,
+		Rate:     float64(d.cfg.Notifications.Rate), Burst: d.cfg.Notifications.Burst,
 		OnInstance: func(id string) {
 			d.logger.Warn("the registry restarted and may have lost notifications; sweeping", "instance", id)
 			d.wantSweep()

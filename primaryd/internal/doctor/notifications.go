@@ -92,10 +92,13 @@ func (e *examination) refused(series checkup.Series) bool {
 		"unauthorized": "something presents another secret, most likely the registry: " + mendHook,
 		"unparseable":  "something that is no registry's notification is sent to /notifications: " + mendHook,
 		"too_large":    "something sends more than a registry would: " + mendHook,
+		"slow":         "see why the registry, or a proxy between, does not send what it began to",
+		"limited":      "find out who sends so much, and raise notifications.rate and burst where that is as it should be",
+		"busy":         "find out who sends so much at once, and see that the database answers in time",
 		"unavailable":  "see that the database answers, and that the secret can be read",
 	}
 	found := false
-	for _, result := range []string{"unauthorized", "unparseable", "too_large", "unavailable"} {
+	for _, result := range []string{"unauthorized", "unparseable", "too_large", "slow", "limited", "busy", "unavailable"} {
 		at := last(series, result)
 		if !at.IsZero() && at.After(last(series, "accepted")) {
 			found = true

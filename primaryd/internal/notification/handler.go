@@ -8,17 +8,11 @@
 package notification
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -26,10 +20,9 @@ import (
 )
 
 const (
-	// defaultMaxBody holds some thousands of events. Registries send one per request, proxies that batch send more.
-	defaultMaxBody = 4 << 20
-	// retryAfter asks for patience, in seconds, while the feed cannot commit.
+	// retryAfter asks for patience, in seconds, while the feed cannot commit; retrySoon does so of who sends too much.
 	retryAfter = "5"
+	retrySoon  = "1"
 	// rememberedInstances bounds what is remembered of who sends.
 	rememberedInstances = 1024
 )
@@ -49,6 +42,14 @@ type Options struct {
 	Logger   *slog.Logger // nil discards
 	Metrics  *Metrics     // nil counts nothing
 	MaxBody  int64        // bytes of a body at most; 0 = 4 MiB
+	// Rate and Burst are how many events are taken, per second in the long run and at once; 0 = DefaultRate and
+	// DefaultBurst.
+	Rate  float64
+	Burst int
+	// InWork is how many bytes of bodies are in work at once, a small one counted as 16 KiB; 0 = 64 MiB.
+	InWork int64
+	// BodyTimeout is how long a body may take to arrive; 0 = 10 s.
+	BodyTimeout time.Duration
 	// OnInstance is told of each instanceID that this process has not seen before, except the first: a registry that
 	// restarted has a new one, and lost the events that it had not yet delivered. What instances there were is not kept
 	// over a restart of this process, so a sweep should follow that too. It must not block. May be nil.
@@ -59,8 +60,9 @@ type Options struct {
 }
 
 // NewHandler serves the webhook. It answers 200 once all changes are committed; 405 to any method but POST; 401 to a
-// wrong secret; 413 to a body over the limit; 400 to one that is no notification; and 503 with Retry-After when
-// the changes cannot be committed or the secret cannot be read.
+// wrong secret; 413 to a body over the limit; 408 to one that does not arrive; 400 to one that is no notification; 503
+// with Retry-After when the changes cannot be committed or the secret cannot be read; and 429 with Retry-After to what is
+// over the limits. Whatever is not answered 200 for its limits is not recorded in any part.
 func NewHandler(opts Options) http.Handler {
 	h := &handler{Options: opts}
 	if h.Logger == nil {
@@ -69,14 +71,25 @@ func NewHandler(opts Options) http.Handler {
 	if h.Metrics == nil {
 		h.Metrics = NewMetrics(nil)
 	}
-	if h.MaxBody <= 0 {
-		h.MaxBody = defaultMaxBody
-	}
+	h.MaxBody = positive(h.MaxBody, defaultMaxBody)
+	h.Rate = positive(h.Rate, DefaultRate)
+	h.Burst = positive(h.Burst, DefaultBurst)
+	h.InWork = positive(h.InWork, defaultInWork)
+	h.BodyTimeout = positive(h.BodyTimeout, defaultBodyTimeout)
+	h.limits = newLimits(h.Options)
 	return h
+}
+
+func positive[N int | int64 | float64 | time.Duration](given, preset N) N {
+	if given > 0 {
+		return given
+	}
+	return preset
 }
 
 type handler struct {
 	Options
+	limits
 
 	mu        sync.Mutex
 	instances []string // the last ones seen, the oldest first
@@ -95,7 +108,16 @@ var (
 	tooLarge     = answer{http.StatusRequestEntityTooLarge, "too_large"}
 	unparseable  = answer{http.StatusBadRequest, "unparseable"}
 	unavailable  = answer{http.StatusServiceUnavailable, "unavailable"}
+	slow         = answer{http.StatusRequestTimeout, "slow"}
+	limited      = answer{http.StatusTooManyRequests, "limited"}
+	busy         = answer{http.StatusTooManyRequests, "busy"}
+	throttled    = answer{http.StatusTooManyRequests, "throttled"}
 )
+
+// answers are all of them.
+var answers = []answer{
+	accepted, wrongMethod, unauthorized, tooLarge, unparseable, unavailable, slow, limited, busy, throttled,
+}
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
@@ -109,8 +131,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(given.status)
 		return
 	}
-	h.Logger.WarnContext(r.Context(), "notification not accepted",
-		"status", given.status, "remote", r.RemoteAddr, "user_agent", r.UserAgent(), "error", err)
+	h.log(r, given, err)
 	switch given {
 	case wrongMethod:
 		w.Header().Set("Allow", http.MethodPost)
@@ -118,9 +139,23 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Www-Authenticate"] = []string{"Bearer", `Basic realm="notifications"`}
 	case unavailable:
 		w.Header().Set("Retry-After", retryAfter)
+	case limited, busy, throttled:
+		w.Header().Set("Retry-After", retrySoon)
+	}
+	if given == unauthorized || given == throttled {
+		w.Header().Set("Connection", "close") // what else they send is not read
 	}
 	// The status alone: who may not ask learns nothing, and what happened is in our log.
 	http.Error(w, http.StatusText(given.status), given.status)
+}
+
+// log tells of a refusal, and of a flood of them once in a while.
+func (h *handler) log(r *http.Request, given answer, err error) {
+	if given.status == http.StatusTooManyRequests && !h.logged.Allow() {
+		return
+	}
+	h.Logger.WarnContext(r.Context(), "notification not accepted", "status", given.status, "result", given.result,
+		"remote", r.RemoteAddr, "user_agent", r.UserAgent(), "error", err)
 }
 
 // take does all but the answering, and says how many events there were.
@@ -131,17 +166,20 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request) (given answer, ev
 	if given, err := h.authenticate(r); err != nil {
 		return given, 0, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.MaxBody))
+	leave, given, err := h.admit(r)
 	if err != nil {
-		if _, over := errors.AsType[*http.MaxBytesError](err); over {
-			return tooLarge, 0, err
-		}
-		return unparseable, 0, fmt.Errorf("read the body: %w", err)
+		return given, 0, err
+	}
+	defer leave()
+	body, given, err := h.body(w, r)
+	if err != nil {
+		return given, 0, err
 	}
 	said, err := parse(r.Header, body)
 	if err != nil {
 		return unparseable, 0, err
 	}
+	h.charge(len(said.results))
 	if h.Untagged != nil && !h.Untagged() {
 		said.changes = slices.DeleteFunc(said.changes, isUntagged)
 	}
@@ -159,36 +197,6 @@ func isUntagged(change feed.Change) bool {
 		_, untagged := touch.Untagged()
 		return !untagged
 	})
-}
-
-// authenticate compares digests of the secrets: neither where they differ nor how long ours is can be timed.
-func (h *handler) authenticate(r *http.Request) (answer, error) {
-	secret, err := h.Secret()
-	if err != nil {
-		return unavailable, fmt.Errorf("read the notification secret: %w", err)
-	}
-	if secret = bytes.TrimSpace(secret); len(secret) == 0 {
-		return unavailable, errors.New("the notification secret is empty")
-	}
-	want, got := sha256.Sum256(secret), sha256.Sum256([]byte(presented(r)))
-	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 {
-		return unauthorized, errors.New("the secret is wrong or missing: see the registry's notification configuration")
-	}
-	return accepted, nil
-}
-
-// presented is the secret that the request brings, "" for none. The password is for senders that can set no header but
-// what the user information of their URL makes one of; who the user is does not matter. The query is not looked at: it
-// would stand in the access logs of all proxies on the way.
-func presented(r *http.Request) string {
-	if _, password, ok := r.BasicAuth(); ok {
-		return strings.TrimSpace(password)
-	}
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	return strings.TrimSpace(token)
 }
 
 // noted counts the events and tells of new instances, once all is committed.

@@ -221,10 +221,14 @@ antipode_notification_events_total{result="untagged"} 0
 # HELP antipode_notification_instance_changes_total Instances of the registry that began to notify after another one: the registry restarted, may have lost what it had not delivered, and is swept. What a sweep then finds is in ` + "`antipode_sweep_changed_total`" + `.
 # TYPE antipode_notification_instance_changes_total counter
 antipode_notification_instance_changes_total 1
-# HELP antipode_notifications_total Requests to ` + "`/notifications`" + ` by what they were answered: ` + "`accepted`" + ` (200), ` + "`method`" + ` (405), ` + "`unauthorized`" + ` (401), ` + "`too_large`" + ` (413), ` + "`unparseable`" + ` (400), ` + "`unavailable`" + ` (503). All are there from the start, at 0.
+# HELP antipode_notifications_total Requests to ` + "`/notifications`" + ` by what they were answered: ` + "`accepted`" + ` (200), ` + "`method`" + ` (405), ` + "`unauthorized`" + ` (401), ` + "`too_large`" + ` (413), ` + "`unparseable`" + ` (400), ` + "`unavailable`" + ` (503), ` + "`slow`" + ` (408: the body did not arrive), ` + "`limited`" + ` (429: over ` + "`notifications.rate`" + `), ` + "`busy`" + ` (429: too many at once), ` + "`throttled`" + ` (429: too many wrong secrets). All are there from the start, at 0.
 # TYPE antipode_notifications_total counter
 antipode_notifications_total{result="accepted"} 3
+antipode_notifications_total{result="busy"} 0
+antipode_notifications_total{result="limited"} 0
 antipode_notifications_total{result="method"} 0
+antipode_notifications_total{result="slow"} 0
+antipode_notifications_total{result="throttled"} 0
 antipode_notifications_total{result="too_large"} 0
 antipode_notifications_total{result="unauthorized"} 0
 antipode_notifications_total{result="unavailable"} 0
@@ -265,7 +269,7 @@ func TestRealRegistries(t *testing.T) {
 }
 
 // serve runs a feed and the webhook before it.
-func serve(t *testing.T) (f *feed.Feed, url string) {
+func serve(t *testing.T, edit ...func(*notification.Options)) (f *feed.Feed, url string) {
 	t.Helper()
 	f, err := feed.Open(t.Context(), databasetest.OpenSQLite(t), feed.Options{})
 	if err != nil {
@@ -282,9 +286,11 @@ func serve(t *testing.T) (f *feed.Feed, url string) {
 		cancel()
 		running.Wait()
 	})
-	server := httptest.NewServer(notification.NewHandler(notification.Options{
-		Appender: f, Secret: func() ([]byte, error) { return []byte(secret), nil },
-	}))
+	opts := notification.Options{Appender: f, Secret: func() ([]byte, error) { return []byte(secret), nil }}
+	for _, change := range edit {
+		change(&opts)
+	}
+	server := httptest.NewServer(notification.NewHandler(opts))
 	t.Cleanup(server.Close)
 	return f, server.URL + "/notifications"
 }

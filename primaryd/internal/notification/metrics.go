@@ -21,8 +21,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		notifications: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "antipode_notifications_total",
 			Help: "Requests to `/notifications` by what they were answered: `accepted` (200), `method` (405), " +
-				"`unauthorized` (401), `too_large` (413), `unparseable` (400), `unavailable` (503). All are there " +
-				"from the start, at 0.",
+				"`unauthorized` (401), `too_large` (413), `unparseable` (400), `unavailable` (503), `slow` (408: the body " +
+				"did not arrive), `limited` (429: over `notifications.rate`), `busy` (429: too many at once), `throttled` " +
+				"(429: too many wrong secrets). All are there from the start, at 0.",
 		}, []string{"result"}),
 		events: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "antipode_notification_events_total",
@@ -48,7 +49,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 	// From the start at zero, so that the first refusal is an increase to whoever watches.
-	for _, answer := range []answer{accepted, wrongMethod, unauthorized, tooLarge, unparseable, unavailable} {
+	for _, answer := range answers {
 		m.notifications.WithLabelValues(answer.result)
 		m.last.WithLabelValues(answer.result)
 	}
