@@ -117,7 +117,11 @@ test-fast: tools ## The tests alone, without the race detector
 	@go test -timeout 10m $(TEST_FLAGS) $(PACKAGES)
 
 FUZZTIME ?= 30s
-FUZZERS := internal/config:FuzzLoad primaryd/internal/notification:FuzzParse \
+FUZZERS := internal/config:FuzzLoad \
+	$(foreach target,Envelope Webhooks CloudEvents,primaryd/internal/notification:Fuzz$(target)) \
+	$(foreach side,primaryd secondaryd,$(side)/internal/service:FuzzPage) \
+	primaryd/internal/node:FuzzGrants \
+	$(foreach target,Document Graph,internal/transfer:Fuzz$(target)) \
 	$(foreach target,Listings Manifest Headers References,internal/registry:Fuzz$(target))
 
 .PHONY: fuzz

@@ -227,7 +227,7 @@ func (g *graph) expand(n *node) (children []*node, size int64, err error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		size += added
+		size = sum(size, added)
 	}
 	if len(g.manifests) > maxManifests || len(g.blobs) > maxBlobs {
 		return nil, 0, fmt.Errorf("the graph has more than %d manifests or %d blobs: %w",

@@ -1,6 +1,9 @@
 package transfer
 
-import "sync"
+import (
+	"math"
+	"sync"
+)
 
 // progress adds up bytes and reports each change. Reports are made under its lock, so they come in order.
 type progress struct {
@@ -18,8 +21,8 @@ func (p *progress) change(done, total int64) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.done += done
-	p.total += total
+	p.done = sum(p.done, done)
+	p.total = sum(p.total, total)
 	p.report(p.done, p.total)
 }
 
@@ -28,4 +31,12 @@ func (p *progress) restart() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done, p.total = 0, 0
+}
+
+// sum adds sizes. What manifests claim may be as large as they like, and together be more than can be counted.
+func sum(a, b int64) int64 {
+	if b > math.MaxInt64-a {
+		return math.MaxInt64
+	}
+	return a + b
 }
