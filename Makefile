@@ -117,7 +117,7 @@ test-fast: tools ## The tests alone, without the race detector
 	@go test -timeout 10m $(TEST_FLAGS) $(PACKAGES)
 
 FUZZTIME ?= 30s
-FUZZERS := internal/config:FuzzLoad \
+FUZZERS := internal/config:FuzzLoad $(DAEMONS:%=%:FuzzSettings) \
 	$(foreach target,Envelope Webhooks CloudEvents,primaryd/internal/notification:Fuzz$(target)) \
 	$(foreach side,primaryd secondaryd,$(side)/internal/service:FuzzPage) \
 	primaryd/internal/node:FuzzGrants \

@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"slices"
@@ -72,22 +73,41 @@ func FuzzListings(f *testing.F) {
 		if slices.ContainsFunc(names, func(name string) bool { return ValidTag(name) != nil }) {
 			t.Fatalf("tags %q", names)
 		}
+		sent := texts(body)
+		if i := slices.IndexFunc(names, func(name string) bool { return !slices.Contains(sent, name) }); i >= 0 {
+			t.Fatalf("nobody sent %q", names[i])
+		}
 		if status == http.StatusOK && present && !bytes.Contains(body, []byte("{")) {
 			t.Fatalf("%q was taken for a listing", body)
 		}
 		seen := 0
 		for name, err := range r.Repositories(ctx) {
-			if seen++; err == nil && ValidRepository(name) != nil {
+			if seen++; err == nil && (ValidRepository(name) != nil || !slices.Contains(sent, name)) {
 				t.Fatalf("repository %q", name)
 			}
 		}
 		list, _, err := r.Referrers(ctx, repo, registrytest.Digest([]byte("x")))
 		for _, d := range list {
-			if err == nil && (validDigest(d.Digest) != nil || d.Size < 0) {
+			if err == nil && (validDigest(d.Digest) != nil || d.Size < 0 || !slices.Contains(sent, d.Digest)) {
 				t.Fatalf("referrer %+v", d)
 			}
 		}
 	})
+}
+
+// texts are all strings of a body that is JSON up to where it is not.
+func texts(body []byte) (list []string) {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber() // one that no float64 holds is no error
+	for {
+		token, err := decoder.Token()
+		if err != nil {
+			return list
+		}
+		if text, ok := token.(string); ok {
+			list = append(list, text)
+		}
+	}
 }
 
 // FuzzManifest: what is returned as a manifest has the digest that was asked for, or the one of its bytes.
@@ -113,7 +133,7 @@ func FuzzManifest(f *testing.F) {
 }
 
 // FuzzHeaders: Retry-After, WWW-Authenticate and Location of any form neither panic nor send the account elsewhere, and
-// no pause is longer than the longest.
+// no pause is a negative one.
 func FuzzHeaders(f *testing.F) {
 	for _, seed := range [][3]string{
 		{"120", `Bearer realm="http://registry.test/token",service="x",scope="repository:a:pull"`, "/v2/x?y=z"},

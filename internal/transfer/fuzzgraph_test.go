@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/internal/registrytest"
@@ -112,7 +113,6 @@ func FuzzGraph(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 0, 0, 1, 1, 0, 1, 2, 0, 1, 3, 0, 1, 4, 0, 1, 5, 0}) // one in another
 	f.Add([]byte{0, 0, 0, 1, 0, lieBytes, 1, 1, lieBytes, 3, 0, 0})              // the same for each digest
 	f.Add([]byte{0, 0, 0, 0, 0, lieSize, 3, 0, 0})
-	f.Add([]byte{0, 0, 0, 0, 0, lieHuge, 0, 0, lieHuge, 3, 1, lieTwice})
 	f.Add([]byte{0, 0, lieBlob, 1, 0, lieType, 1, 0, lieClaim, 7, 0, 0})
 	f.Add([]byte{0, 0, lieMissing, 1, 0, 0})
 	var deep []byte
@@ -129,34 +129,40 @@ func FuzzGraph(f *testing.F) {
 		if len(source.made) == 0 {
 			t.Skip("nothing to copy")
 		}
-		last := source.made[len(source.made)-1]
-		root := registry.Tag{Digest: last.Digest, MediaType: last.MediaType, Size: last.Size}
-		copier := transfer.New(destination, newIndex(), transfer.Options{})
-		_, err := copier.Copy(t.Context(), transfer.Request{
-			Source: source, SourceRepository: "app", Repository: "app", Root: root, Tags: []string{"v1"},
-			Progress: func(done, total int64) {
-				if done < 0 || total < done {
-					t.Errorf("%d of %d bytes", done, total)
-				}
-			},
-		})
-		if asked := len(source.calls()); asked > 4*len(source.made)+4 {
-			t.Errorf("%d requests for %d manifests", asked, len(source.made))
-		}
-		for name, body := range destination.blobs {
-			if name != "app@"+registrytest.Digest(body) {
-				t.Errorf("%s has the bytes %q", name, body)
-			}
-		}
-		switch tagged := destination.tagged("app", "v1"); {
-		case err == nil && tagged != root.Digest:
-			t.Errorf("the tag is on %q", tagged)
-		case err != nil && tagged != "":
-			t.Errorf("the tag was written in spite of %v", err)
-		case err == nil:
-			whole(t, destination, root.Digest, 0)
-		}
+		synctest.Test(t, func(t *testing.T) { copyForged(t, source, destination) })
 	})
+}
+
+// copyForged is for a bubble, in which the pauses between attempts take no time.
+func copyForged(t *testing.T, source *forge, destination *memory) {
+	t.Helper()
+	last := source.made[len(source.made)-1]
+	root := registry.Tag{Digest: last.Digest, MediaType: last.MediaType, Size: last.Size}
+	copier := transfer.New(destination, newIndex(), transfer.Options{})
+	_, err := copier.Copy(t.Context(), transfer.Request{
+		Source: source, SourceRepository: "app", Repository: "app", Root: root, Tags: []string{"v1"},
+		Progress: func(done, total int64) {
+			if done < 0 || total < done {
+				t.Errorf("%d of %d bytes", done, total)
+			}
+		},
+	})
+	if asked := len(source.calls()); asked > 20*len(source.made)+20 {
+		t.Errorf("%d requests for %d manifests", asked, len(source.made))
+	}
+	for name, body := range destination.blobs {
+		if name != "app@"+registrytest.Digest(body) {
+			t.Errorf("%s has the bytes %q", name, body)
+		}
+	}
+	switch tagged := destination.tagged("app", "v1"); {
+	case err == nil && tagged != root.Digest:
+		t.Errorf("the tag is on %q", tagged)
+	case err != nil && tagged != "":
+		t.Errorf("the tag was written in spite of %v", err)
+	case err == nil:
+		whole(t, destination, root.Digest, 0)
+	}
 }
 
 // whole walks the graph at the destination by what the bytes say, without the help of what is tested.
