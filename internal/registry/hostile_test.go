@@ -21,7 +21,7 @@ const planted = "cGxhbnRlZDpwbGFudGVkLXBhc3N3b3Jk"
 
 // login leaves a docker configuration with the planted account for the hosts. It changes the environment, so the test
 // that calls it is not parallel.
-func login(t *testing.T, urls ...string) {
+func login(t testing.TB, urls ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("DOCKER_CONFIG", dir)
