@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -150,13 +151,10 @@ func TestCredentialsStayAtHome(t *testing.T) {
 	}
 }
 
-// A registry behind TLS cannot have the account sent over the network in plain text, by naming such a token service.
-func TestTokenServiceInPlainTextIsRefused(t *testing.T) {
-	elsewhere, asked := thief(t)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Www-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="x"`, elsewhere))
-		w.WriteHeader(http.StatusUnauthorized)
-	}))
+// secure is a registry behind TLS, with a handle that has the account for it and for others.
+func secure(t *testing.T, answer http.HandlerFunc, others ...string) *Registry {
+	t.Helper()
+	server := httptest.NewUnstartedServer(answer)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -165,13 +163,82 @@ func TestTokenServiceInPlainTextIsRefused(t *testing.T) {
 	if err := os.WriteFile(file, block, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	login(t, server.URL, elsewhere)
-	r := open(t, server.URL, func(cfg *Config) { cfg.CAFile = file })
+	login(t, append(others, server.URL)...)
+	return open(t, server.URL, func(cfg *Config) { cfg.CAFile = file })
+}
+
+// A registry behind TLS cannot have the account sent over the network in plain text, by naming such a token service.
+func TestTokenServiceInPlainTextIsRefused(t *testing.T) {
+	elsewhere, asked := thief(t)
+	r := secure(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Www-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="x"`, elsewhere))
+		w.WriteHeader(http.StatusUnauthorized)
+	}, elsewhere)
 	if err := r.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "uses http but") {
 		t.Errorf("ping: %v", err)
 	}
 	everything(t, r)
 	if asked.Load() != 0 {
 		t.Errorf("%d requests went out in plain text", asked.Load())
+	}
+}
+
+// Nor does anything follow it from TLS to plain text: neither a redirect, nor a link to a next page, nor where an upload
+// is to go; not even to the same host and port.
+func TestNothingGoesFromTLSToPlainText(t *testing.T) {
+	elsewhere, asked := thief(t)
+	for name, target := range map[string]func(*http.Request) string{
+		"elsewhere": func(*http.Request) string { return elsewhere },
+		"here":      func(req *http.Request) string { return "http://" + req.Host },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var paths sync.Map
+			r := secure(t, func(w http.ResponseWriter, req *http.Request) {
+				paths.Store(req.URL.Path, true)
+				switch {
+				case req.Header.Get("Authorization") == "":
+					w.Header().Set("Www-Authenticate", "Basic realm=home")
+					w.WriteHeader(http.StatusUnauthorized)
+				case req.Method == http.MethodPost:
+					w.Header().Set("Location", target(req)+"/v2/upload")
+					w.WriteHeader(http.StatusAccepted)
+				case strings.HasSuffix(req.URL.Path, "/tags/list"):
+					w.Header().Set("Link", "<"+target(req)+req.URL.Path+"?n=1&last=v1>; rel=next")
+					_, _ = w.Write([]byte(`{"name":"team/app","tags":["v1"]}`))
+				default:
+					http.Redirect(w, req, target(req)+"/followed", http.StatusTemporaryRedirect)
+				}
+			}, elsewhere)
+			everything(t, r)
+			_, _, tags := r.TagNames(t.Context(), repo)
+			_, manifest := r.Manifest(t.Context(), repo, "v1")
+			for call, err := range map[string]error{"tags": tags, "manifest": manifest} {
+				if err == nil {
+					t.Errorf("%s: it was taken", call)
+				}
+			}
+			for _, path := range []string{"/followed", "/v2/upload"} {
+				if _, reached := paths.Load(path); reached {
+					t.Errorf("%s was asked for", path)
+				}
+			}
+		})
+	}
+	if asked.Load() != 0 {
+		t.Errorf("%d requests went out in plain text", asked.Load())
+	}
+}
+
+// An address that is refused is not repeated with what may be secret in it.
+func TestRefusedAddressesAreNotRepeated(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{
+		"http://robot:planted@127.0.0.1", "http://planted@127.0.0.1", "http://robot:planted@[::1", "ftp://robot:planted@a",
+		"http://robot:planted%zz@a", "http://robot:planted/x@a", "http://a/?token=planted", "http://a/planted", "http://a/#planted", "https://robot:planted@",
+	} {
+		_, err := Open(Config{URL: address, Side: Source})
+		if err == nil || strings.Contains(err.Error(), "planted") {
+			t.Errorf("%s: %v", address, err)
+		}
 	}
 }

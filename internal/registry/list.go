@@ -22,6 +22,9 @@ const (
 	pageSize = 1000 // entries; distribution 3.1.0 refuses more
 	// maxIdlePages is how many pages in a row may bring nothing while the registry still links to a next one.
 	maxIdlePages = 100
+	// mostEntries is what one listing may come to before it is taken for one without an end; what it takes of memory grows
+	// with it.
+	mostEntries = 2_000_000
 )
 
 // Repositories walks the registry's catalog (GET /v2/_catalog), page by page as it is consumed. After an error, which
@@ -189,6 +192,9 @@ func (p *pages) next(ctx context.Context) ([]string, error) {
 		return nil, p.registry.malformed(p.call, a.status, "%w", err)
 	}
 	fresh := p.add(list)
+	if len(p.entries) > p.registry.most {
+		return nil, p.registry.malformed(p.call, a.status, "listing has more than %d entries", p.registry.most)
+	}
 	if err := p.advance(a, list, fresh); err != nil {
 		return nil, p.registry.malformed(p.call, a.status, "%w", err)
 	}

@@ -79,6 +79,7 @@ type Registry struct {
 	base        *url.URL
 	side        Side
 	concurrency int
+	most        int // entries of one listing
 	client      *auth.Client
 	userAgent   string
 	idle        func()
@@ -114,7 +115,9 @@ func Open(cfg Config) (*Registry, error) {
 		return nil, fmt.Errorf("registry %s: %w", base.Host, err)
 	}
 	counts := cfg.Metrics.handle(cfg.Side, base.Host)
-	r := &Registry{base: base, side: cfg.Side, concurrency: cfg.Concurrency, userAgent: cfg.UserAgent}
+	r := &Registry{
+		base: base, side: cfg.Side, concurrency: cfg.Concurrency, most: mostEntries, userAgent: cfg.UserAgent,
+	}
 	r.client = &auth.Client{
 		Client: &http.Client{
 			Transport: &transport{
@@ -132,23 +135,25 @@ func Open(cfg Config) (*Registry, error) {
 	return r, nil
 }
 
-// parseBase accepts the two forms that Config.URL documents.
+// parseBase accepts the two forms that Config.URL documents. Of what it refuses it repeats no part that may be a secret: a
+// site gets this address from its primary.
 func parseBase(raw string) (*url.URL, error) {
 	base, err := url.Parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("registry URL: %w", err)
+		return nil, errors.New("registry URL cannot be parsed (not shown, for it may hold a password)")
 	}
+	origin := &url.URL{Scheme: base.Scheme, Host: base.Host}
 	switch {
 	case base.Scheme != "http" && base.Scheme != "https":
-		return nil, fmt.Errorf("registry URL %q: must begin with http:// or https://", base.Redacted())
+		return nil, fmt.Errorf("registry URL %q: must begin with http:// or https://", origin)
 	case base.Hostname() == "":
-		return nil, fmt.Errorf("registry URL %q: has no host", base.Redacted())
+		return nil, fmt.Errorf("registry URL %q: has no host", origin)
 	case base.User != nil:
-		return nil, fmt.Errorf("registry URL %q: credentials belong into the docker configuration", base.Redacted())
+		return nil, fmt.Errorf("registry URL %q: credentials belong into the docker configuration", origin)
 	case strings.Trim(base.Path, "/") != "" || base.RawQuery != "" || base.Fragment != "":
-		return nil, fmt.Errorf("registry URL %q: must not have a path, query or fragment", base.Redacted())
+		return nil, fmt.Errorf("registry URL %q: must not have a path, query or fragment", origin)
 	}
-	return &url.URL{Scheme: base.Scheme, Host: base.Host}, nil
+	return origin, nil
 }
 
 // baseTransport is what connections are made with. Only connecting is bounded here: waiting for headers and for bytes

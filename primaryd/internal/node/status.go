@@ -9,6 +9,9 @@ import (
 const (
 	textBytes  = 4096 // of any one text in a status
 	listLength = 64   // of any one list in a status
+	// statusBytes is of all texts of a status together. What a site of ours says of itself stays below 200 KiB when
+	// everything is wrong with it; usually it is one or two.
+	statusBytes = 256 << 10
 )
 
 // ErrInvalidStatus matches (errors.Is) the refusal of a status that is too large.
@@ -134,10 +137,15 @@ func (s Status) validate() error {
 	if failure := s.LastError; failure != nil {
 		texts = append(texts, failure.Repository, failure.Reference, string(failure.Side), failure.Message)
 	}
+	total := 0
 	for _, text := range texts {
 		if len(text) > textBytes {
 			return fmt.Errorf("%w: a text of more than %d bytes", ErrInvalidStatus, textBytes)
 		}
+		total += len(text)
+	}
+	if total > statusBytes {
+		return fmt.Errorf("%w: texts of %d bytes, and %d are taken", ErrInvalidStatus, total, statusBytes)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
@@ -85,7 +86,28 @@ func (s *NodeService) ListNodes(ctx context.Context, _ *antipodev1.ListNodesRequ
 	for _, n := range nodes {
 		resp.Nodes = append(resp.Nodes, nodeProto(n))
 	}
+	shorten(resp)
 	return resp, nil
+}
+
+// maxNodesBytes keeps a list of nodes well within what a client takes.
+const maxNodesBytes = 3 << 20
+
+// shorten leaves the details out of those nodes' statuses that are longer than their share, where the list as a whole is
+// too long for one message: however much some sites report, the others are seen.
+func shorten(resp *antipodev1.ListNodesResponse) {
+	if proto.Size(resp) <= maxNodesBytes {
+		return
+	}
+	for _, n := range resp.GetNodes() {
+		if proto.Size(n) <= maxNodesBytes/len(resp.GetNodes()) {
+			continue
+		}
+		st := n.GetStatus()
+		st.Active, st.Replicas, st.Troubled, st.LastError = nil, nil, nil, nil
+		st.Problems = []string{"it reports more than fits into the list of all nodes: ask for this one alone"}
+		n.Reasons = st.GetProblems()
+	}
 }
 
 // visible returns the nodes that id may see.

@@ -111,6 +111,40 @@ func TestListedAndNeverThere(t *testing.T) {
 	s.wantCounted(repository, repository)
 }
 
+// A manifest that is larger than any may be fails its tag, by name and side, and is not asked for again at once; its siblings
+// are copied.
+func TestAManifestBeyondAllBounds(t *testing.T) {
+	t.Parallel()
+	s := memoryStage(t)
+	const repository = "team/app"
+	s.push(repository, "v1", "giant", "v2")
+	giant := imageOf("giant").Digest
+	faultOn(s.from, http.MethodGet, "/manifests/"+giant, registrytest.Fault{
+		Status: http.StatusOK, Header: http.Header{"Content-Type": {imageOf("giant").MediaType}},
+		Body: `{"annotations":{"a":"` + strings.Repeat("x", 5<<20) + `"}}`,
+	})
+	s.changed(repository)
+	row := s.wantState(repository, tracking.Failed)
+	if f := row.LastError; f.Reference != "giant" || f.Side != "source" || !strings.Contains(f.Message, "larger than 4194304 bytes") ||
+		!strings.Contains(f.Message, repository) {
+		t.Errorf("failure %+v", f)
+	}
+	if until := time.Until(row.NextAttemptAt); until < time.Minute {
+		t.Errorf("it is tried again in %v", until)
+	}
+	asked := 0
+	for _, r := range s.from.Requests() {
+		if r.Method == http.MethodGet && strings.HasSuffix(r.Path, giant) {
+			asked++
+		}
+	}
+	if asked != 1 {
+		t.Errorf("it was asked for %d times:%s", asked, sent(s.from))
+	}
+	s.wantTags(repository, "v1", "v2")
+	s.wantCounted(repository, repository)
+}
+
 // A tag that does not read as announced is looked for again, although removals are held; and is then no error.
 func TestUnsettledListing(t *testing.T) {
 	t.Parallel()
