@@ -48,7 +48,7 @@ func (r *Room) SignOut(w http.ResponseWriter, req *http.Request) {
 }
 
 func setCookie(w http.ResponseWriter, req *http.Request, name, value string, life time.Duration) {
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // G124: Secure follows how the request came; over plain HTTP it could not be used
 		Name: name, Value: value, Path: "/", MaxAge: int(life.Seconds()), HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		// Whoever claims https falsely gets a cookie that he cannot use.
 		Secure: req.TLS != nil || strings.EqualFold(req.Header.Get("X-Forwarded-Proto"), "https"),
