@@ -136,11 +136,9 @@ audit: ## Compare what is built in with the known vulnerabilities; needs https:/
 	@GOFLAGS= go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
 
 .PHONY: sbom
-sbom: build ## List the modules, versions and sums that each daemon is made of in bin/DAEMON.sbom
-	@for daemon in $(DAEMONS); do \
-		echo "sbom bin/$$daemon.sbom"; \
-		go version -m bin/$$daemon > bin/$$daemon.sbom; \
-	done
+sbom: build ## Say what each daemon is made of, as CycloneDX: bin/DAEMON.cdx.json
+	@echo "sbom $(DAEMONS:%=bin/%.cdx.json)"
+	@go run ./deploy/sbom $(DAEMONS:%=bin/%)
 
 .PHONY: demo
 demo: $(DEMO_STAMPS) build ## Show two registries and both daemons at work; ONESHOT=1 checks and exits

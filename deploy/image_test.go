@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"bufio"
+	"debug/buildinfo"
 	"debug/elf"
 	"fmt"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	cyclonedx "github.com/CycloneDX/cyclonedx-go"
 )
 
 // built are the daemons as the image has them, made once by the command in the Dockerfile.
@@ -42,7 +45,7 @@ func program(t *testing.T, name string) string {
 	return filepath.Join(built.dir, name)
 }
 
-// build runs the image's own build command here.
+// build runs the image's own commands that make what goes into it here.
 func build(stage []instruction) (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "antipode-deploy-"); err != nil {
 		return "", err
@@ -50,18 +53,22 @@ func build(stage []instruction) (dir string, err error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return dir, err
 	}
+	made := 0
 	for _, i := range stage {
-		if i.name != "RUN" || !strings.Contains(i.rest, "go build") {
+		if i.name != "RUN" || !strings.Contains(i.rest, "/out/") {
 			continue
 		}
+		made++
 		command := exec.Command("sh", "-c", strings.ReplaceAll(i.rest, "/out/", dir+"/")) //nolint:noctx // bounded by the tests
 		command.Dir, command.Env = "..", append(os.Environ(), "VERSION=test")
 		if output, err := command.CombinedOutput(); err != nil {
 			return dir, fmt.Errorf("%s: %w: %s", i.rest, err, output)
 		}
-		return dir, nil
 	}
-	return dir, fmt.Errorf("the Dockerfile builds nothing")
+	if made != 2 {
+		return dir, fmt.Errorf("the Dockerfile makes something by %d commands, not by two", made)
+	}
+	return dir, nil
 }
 
 // instruction is one of a Dockerfile, in upper case, with what follows.
@@ -128,6 +135,47 @@ func TestStatic(t *testing.T) {
 		for _, segment := range file.Progs {
 			if segment.Type == elf.PT_INTERP || segment.Type == elf.PT_DYNAMIC {
 				t.Errorf("%s is not static: %s", daemon, segment.Type)
+			}
+		}
+	}
+}
+
+// TestSBOM: the image says what its programs are made of, in a format that scanners know.
+func TestSBOM(t *testing.T) {
+	t.Parallel()
+	var copied string
+	all := stages(t)
+	for _, i := range all[len(all)-1] {
+		if i.name == "COPY" {
+			copied += i.rest + "\n"
+		}
+	}
+	for _, daemon := range []string{"primaryd", "secondaryd"} {
+		if !strings.Contains(copied, "/out/"+daemon+".cdx.json") {
+			t.Errorf("the image has no list for %s: %s", daemon, copied)
+		}
+		info, err := buildinfo.ReadFile(program(t, daemon))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var bom cyclonedx.BOM
+		text := strings.NewReader(read(t, program(t, daemon)+".cdx.json"))
+		if err := cyclonedx.NewBOMDecoder(text, cyclonedx.BOMFileFormatJSON).Decode(&bom); err != nil {
+			t.Fatal(err)
+		}
+		if bom.BOMFormat != cyclonedx.BOMFormat || bom.Metadata.Component.Name != daemon {
+			t.Errorf("%s of %s", bom.BOMFormat, bom.Metadata.Component.Name)
+		}
+		listed := map[string]bool{}
+		for _, c := range *bom.Components {
+			listed[c.PackageURL] = true
+		}
+		if len(listed) != len(info.Deps)+1 || !listed["pkg:golang/std@"+strings.TrimPrefix(info.GoVersion, "go")] {
+			t.Errorf("%s lists %d parts for %d modules and Go", daemon, len(listed), len(info.Deps))
+		}
+		for _, module := range info.Deps {
+			if !listed["pkg:golang/"+module.Path+"@"+module.Version] {
+				t.Errorf("%s does not list %s %s", daemon, module.Path, module.Version)
 			}
 		}
 	}

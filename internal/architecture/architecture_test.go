@@ -79,6 +79,7 @@ func places() map[string]place {
 		"primaryd":                       {floor: mains, wire: true},
 		"secondaryd":                     {floor: mains, wire: true},
 		"deploy":                         {floor: outside, test: true},
+		"deploy/sbom":                    {floor: mains},
 		"bench":                          {floor: outside, wire: true, test: true},
 		"e2e":                            {floor: outside, wire: true, test: true},
 		"deploy/prometheus":              {floor: outside, test: true},
