@@ -19,10 +19,12 @@ import (
 
 // The secrets of this test besides the notification secret: each occurs nowhere else.
 const (
-	plantedPassword = "planted-registry-password"
-	plantedToken    = "planted-bearer-token"
-	plantedDatabase = "planted-database-password"
-	plantedGuess    = "planted-wrong-secret"
+	plantedPassword  = "planted-registry-password"
+	plantedToken     = "planted-bearer-token"
+	plantedDatabase  = "planted-database-password"
+	plantedGuess     = "planted-wrong-secret"
+	plantedInURL     = "planted-password-in-a-url"
+	plantedSignature = "planted-signature"
 )
 
 // plantedAccount is the account of the registries as it goes over the wire.
@@ -40,6 +42,26 @@ func challenge(host string) func(*http.Request) registrytest.Fault {
 		}
 		header.Set("Www-Authenticate", `Bearer realm="http://`+host+`/token",service="test"`)
 		return registrytest.Fault{Status: http.StatusUnauthorized, Header: header}
+	}
+}
+
+// storage is challenge, with blobs elsewhere, under addresses that let in whoever knows them. That storage refuses all, and
+// repeats what it was sent.
+func storage(host string) func(*http.Request) registrytest.Fault {
+	ask := challenge(host)
+	return func(r *http.Request) registrytest.Fault {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/storage"):
+			return registrytest.Fault{
+				Status: http.StatusForbidden, Header: http.Header{"Content-Type": {"application/xml"}},
+				Body: "<Error><Code>SignatureDoesNotMatch</Code><SignatureProvided>" + plantedSignature + "</SignatureProvided></Error>",
+			}
+		case strings.Contains(r.URL.Path, "/blobs/") && r.Header.Get("Authorization") != "":
+			return registrytest.Fault{Status: http.StatusTemporaryRedirect, Header: http.Header{
+				"Location": {"http://" + host + "/storage/x?X-Amz-Expires=60&X-Amz-Signature=" + plantedSignature},
+			}}
+		}
+		return ask(r)
 	}
 }
 
@@ -72,11 +94,13 @@ func TestSecretsStayIn(t *testing.T) {
 	p.Converges(t)
 	said := &strings.Builder{}
 	p.listen(t, said)
+	p.storageFails(t)
+	p.listen(t, said)
 	p.everythingFails(t)
 	p.listen(t, said)
 	p.startsThatFail(t, said)
 	said.WriteString(p.Primary.Log() + p.Secondary.Log())
-	for _, known := range []string{"team/app", "antipode_", "notification not accepted", "DENIED"} {
+	for _, known := range []string{"team/app", "team/signed", "antipode_", "notification not accepted", "DENIED", "registry.url"} {
 		if !strings.Contains(said.String(), known) {
 			t.Errorf("nobody said %q: what was looked through is not what was meant", known)
 		}
@@ -94,6 +118,7 @@ func (p *pair) planted(t *testing.T) map[string]string {
 	planted := map[string]string{
 		"the notification secret": secret, "a guess at it": plantedGuess, "the registries' password": plantedPassword,
 		"the registries' account": plantedAccount, "a token": plantedToken, "the databases' password": plantedDatabase,
+		"a password in a URL": plantedInURL, "a signed address": plantedSignature,
 	}
 	for _, name := range []string{"primary", siteName} {
 		text, err := os.ReadFile(p.key(name))
@@ -108,6 +133,20 @@ func (p *pair) planted(t *testing.T) map[string]string {
 		planted["the bytes of the key of "+name] = string(block.Bytes)
 	}
 	return planted
+}
+
+// storageFails has the source's blobs in a storage that refuses them.
+func (p *pair) storageFails(t *testing.T) {
+	t.Helper()
+	p.Proxy.Fault(storage(p.Proxy.Host()))
+	push(t, p, "team/signed", "v1", image(3))
+	eventually(t, func(ctx context.Context) error {
+		if p.Status(t).GetRepositories().GetFailed() == 0 {
+			return errors.New("nothing has failed yet")
+		}
+		return ctx.Err()
+	})
+	p.Proxy.Fault(challenge(p.Proxy.Host()))
 }
 
 // everythingFails has registries, notifications and the operator's own commands fail.
@@ -174,29 +213,43 @@ func (p *pair) listen(t *testing.T, said *strings.Builder) {
 func (p *pair) startsThatFail(t *testing.T, said *strings.Builder) {
 	t.Helper()
 	for _, d := range []*daemon{p.Primary, p.Secondary} {
-		config, err := os.ReadFile(d.config)
-		if err != nil {
-			t.Fatal(err)
-		}
 		for _, broken := range []string{
-			"postgres://robot:" + plantedDatabase + "@127.0.0.1:1/none?sslmode=disable",
-			"postgres://robot:" + plantedDatabase + "@[::1/none",
-			"postgres://robot:" + plantedDatabase + "/%zz@127.0.0.1/none",
-			"mysql://robot:" + plantedDatabase + "@127.0.0.1/none",
+			"database: postgres://robot:" + plantedDatabase + "@127.0.0.1:1/none?sslmode=disable",
+			"database: postgres://robot:" + plantedDatabase + "@[::1/none",
+			"database: postgres://robot:" + plantedDatabase + "/%zz@127.0.0.1/none",
+			"database: mysql://robot:" + plantedDatabase + "@127.0.0.1/none",
+			"url: http://robot:" + plantedInURL + "@127.0.0.1:1",
+			"url: http://robot:" + plantedInURL + "@[::1",
+			"url: http://" + plantedInURL + "%zz@127.0.0.1:1",
+			"url: ftp://robot:" + plantedInURL + "@127.0.0.1",
+			"url: http://127.0.0.1:1/?token=" + plantedInURL,
 		} {
-			path := t.TempDir() + "/broken.yaml"
-			text := append([]byte(nil), config...)
-			at := bytes.Index(text, []byte("database: "))
-			end := at + bytes.IndexByte(text[at:], '\n')
-			text = append(append(append([]byte(nil), text[:at]...), "database: "+fmt.Sprintf("%q", broken)...), text[end:]...)
-			if err := os.WriteFile(path, text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			stdout, stderr, code := command(t, d.dir, binary(d.name), "serve", "--config", path)
+			stdout, stderr, code := command(t, d.dir, binary(d.name), "serve", "--config", d.changed(t, broken))
 			if code == 0 {
 				t.Errorf("%s started with %s", d.name, broken)
 			}
 			said.WriteString(stdout + stderr)
 		}
 	}
+}
+
+// changed is the daemon's configuration with another value under the first key of that name.
+func (d *daemon) changed(t *testing.T, line string) (path string) {
+	t.Helper()
+	config, err := os.ReadFile(d.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, value, _ := strings.Cut(line, ": ")
+	before, rest, found := strings.Cut(string(config), key+": ")
+	_, after, _ := strings.Cut(rest, "\n")
+	if !found {
+		t.Fatalf("the configuration of %s has no %s:\n%s", d.name, key, config)
+	}
+	path = t.TempDir() + "/broken.yaml"
+	text := fmt.Sprintf("%s%s: %q\n%s", before, key, value, after)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
