@@ -49,6 +49,9 @@ func newSite(n node.Node, samples []node.Sample, now time.Time) *site {
 		return s
 	}
 	s.Bar = bar(n.Status.Repositories)
+	if s.Silent() {
+		return s // what it was copying then says nothing about now
+	}
 	for _, active := range n.Status.Active {
 		c := newCopying(active)
 		s.Copying, s.Rate = append(s.Copying, c), s.Rate+c.Rate
@@ -63,6 +66,9 @@ func newCopying(active node.ActiveSync) copying {
 	}
 	return c
 }
+
+// Silent says whether what the site reported is of some time ago.
+func (s *site) Silent() bool { return s.State == node.Stale || s.State == node.Down }
 
 // Bad says whether somebody should look.
 func (s *site) Bad() bool { return s.rank() < paused }

@@ -21,9 +21,10 @@ type trouble struct {
 
 // troubles are the first of a site's, and how to list the others.
 type troubles struct {
-	Site string
-	List []trouble
-	More []remedy
+	Site      string
+	List      []trouble
+	More      []remedy
+	FormToken string // for the buttons beside each; empty where there are none
 }
 
 // troubled are the repositories that the site names, unless its last report is too old to go by, or the site follows no
@@ -95,6 +96,15 @@ func byKind(all []trouble) (held, failed []trouble) {
 		}
 	}
 	return held, failed
+}
+
+// Mendable is Troubles with buttons beside each repository, for those who may control.
+func (s *site) Mendable(most int, control bool, formToken string) troubles {
+	t := s.Troubles(most)
+	if control {
+		t.FormToken = formToken
+	}
+	return t
 }
 
 // lists says whether a repository is among those that the site names.
