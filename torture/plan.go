@@ -79,7 +79,7 @@ func plan(seed uint64, total time.Duration, of parts) []fault {
 			continue
 		}
 		all = append(all, p.take(f))
-		if f.Kind == rewind && f.Target == primaryData && p.random.IntN(2) == 0 {
+		if f.Kind == rewind && f.Target == primaryData && f.Lasts > rewoundFar {
 			if c := p.unseen(f); p.taken[c.Target] <= c.At {
 				all = append(all, p.take(c))
 			}
@@ -98,11 +98,15 @@ func (p *planner) take(f fault) fault {
 	return f
 }
 
-// unseen cuts the site off while primaryd's database is put back, for so long that this may count beyond the site's
-// cursor before the site asks again.
+// rewoundFar is the age of a copy that lacks so much that a quiet repository may change, and be done with, before the
+// feed has counted over it all again.
+const rewoundFar = 15 * time.Second
+
+// unseen cuts the site off while primaryd's database is put back, and for somewhat longer than what is lost took: the
+// copy may then have counted beyond the site's cursor before the site asks again.
 func (p *planner) unseen(f fault) fault {
 	at := max(f.At, f.At+f.Lasts-500*time.Millisecond)
-	return fault{At: at, Lasts: min(p.between(10_000, 30_000), p.total-at), Kind: cut, Target: followLink}
+	return fault{At: at, Lasts: min(f.Lasts+p.between(5000, 15_000), p.total-at), Kind: cut, Target: followLink}
 }
 
 // gap is the time from one fault to the next: short, with a calm now and then in which the site can come to rest.
@@ -144,7 +148,10 @@ func (p *planner) draw(at time.Duration) fault {
 	case n < 105 && len(p.parts.rewound) > 0:
 		// On the disk, as nothing else may be done to it meanwhile.
 		way := p.parts.rewound[p.random.IntN(len(p.parts.rewound))]
-		f.Kind, f.Target, f.How, f.Lasts = rewind, way.disk, way.how, p.between(1000, 5000+p.random.IntN(20_000))
+		f.Kind, f.Target, f.How, f.Lasts = rewind, way.disk, way.how, p.between(1000, 8000)
+		if p.random.IntN(2) == 0 {
+			f.Lasts += rewoundFar
+		}
 	default:
 		f.Kind, f.Target, f.Lasts = renew, p.one(p.parts.certificates), 0
 	}

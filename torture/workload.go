@@ -16,9 +16,11 @@ import (
 	"github.com/antipode-registry/antipode/internal/registrytest"
 )
 
-// The shape of the workload. A repository has few tags, so that each is moved and removed often.
+// The shape of the workload. A repository has few tags, so that each is moved and removed often. Half of the
+// repositories are quiet: what is missed in one of those, its next change does not make up for soon.
 const (
-	repositories    = 8
+	repositories    = 12
+	quiet           = 6
 	tagNames        = 6
 	referrerTags    = 3
 	referrersListed = 3
@@ -87,10 +89,12 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-// pause is mostly short, now and then long enough for the site to come to rest, and sometimes for sweeps to go round.
+// pause is, of those that are not quiet, mostly short, now and then long enough for the site to come to rest, and sometimes for sweeps to go round.
 func (w *worker) pause() time.Duration {
 	least, most := 100, 1000
 	switch n := w.random.IntN(40); {
+	case w.number < quiet:
+		least, most = 6000, 30_000
 	case n < 6:
 		least, most = 3000, 9000
 	case n < 8:
