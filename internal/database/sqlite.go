@@ -85,15 +85,13 @@ func sqliteDSN(path string, parameters url.Values) string {
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: parameters.Encode()}).String()
 }
 
-// writerParameters: BEGIN IMMEDIATE takes the write lock at once, where busy_timeout is honoured; a deferred
-// transaction that turns into a writer fails with BUSY in spite of it.
+// writerParameters are those of the connection that writes.
 //
 // synchronous=FULL syncs the WAL at every commit. NORMAL would survive a killed process but not a power cut: the last
 // commits before it could be gone although a registry was already told 200 for them and has dropped its events. What
 // FULL costs is one fsync per commit; the feed's group commit shares it among all who wait.
 func writerParameters() url.Values {
 	return url.Values{
-		"_txlock": {"immediate"},
 		"_pragma": {
 			"busy_timeout(10000)",
 			"journal_mode(WAL)",

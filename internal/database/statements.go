@@ -35,7 +35,6 @@ func (c statements) Connect(ctx context.Context) (driver.Conn, error) {
 // preparer is what SQLite's connections can do.
 type preparer interface {
 	driver.Conn
-	driver.ConnBeginTx
 	driver.ConnPrepareContext
 	driver.ExecerContext
 	driver.QueryerContext
@@ -55,7 +54,7 @@ func keeps(query string) bool {
 	if len(query) > statementSize {
 		return false
 	}
-	for _, verb := range []string{"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"} {
+	for _, verb := range []string{"SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "BEGIN", "COMMIT", "ROLLBACK"} {
 		if strings.HasPrefix(query, verb) {
 			return true
 		}
@@ -130,6 +129,40 @@ func (c *statementConn) QueryContext(ctx context.Context, query string, args []d
 		return nil, errors.Join(err, c.give(query, stmt, err))
 	}
 	return &statementRows{Rows: rows, conn: c, query: query, stmt: stmt}, nil
+}
+
+// BeginTx implements driver.ConnBeginTx. A transaction that may write takes the write lock at once, where busy_timeout is
+// honoured; a deferred one that turns into a writer fails with BUSY in spite of it.
+func (c *statementConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	begin := "BEGIN IMMEDIATE"
+	if opts.ReadOnly {
+		begin = "BEGIN"
+	}
+	tx := statementTx{c}
+	if _, err := c.ExecContext(ctx, begin, nil); err != nil {
+		_ = tx.Rollback() // it may have begun just as ctx ended; if not, there is nothing to roll back
+		return nil, err
+	}
+	return tx, nil
+}
+
+// statementTx ends a transaction. Neither way watches the context of its beginning: once it may have taken effect, its
+// outcome is what counts.
+type statementTx struct{ conn *statementConn }
+
+// Commit implements driver.Tx. A transaction that could not be committed is rolled back: none stays on a connection.
+func (tx statementTx) Commit() error {
+	_, err := tx.conn.ExecContext(context.Background(), "COMMIT", nil)
+	if err != nil {
+		_ = tx.Rollback() // SQLite may have done so itself
+	}
+	return err
+}
+
+// Rollback implements driver.Tx.
+func (tx statementTx) Rollback() error {
+	_, err := tx.conn.ExecContext(context.Background(), "ROLLBACK", nil)
+	return err
 }
 
 // Close implements driver.Conn.

@@ -174,3 +174,46 @@ func TestStatementsKeptAreBounded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestTransactionsEndOnTheirConnection(t *testing.T) {
+	conn, prepared := openCounted(t)
+	begin := func(ctx context.Context) *sql.Tx {
+		tx, err := conn.BeginTx(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	insert := func(tx *sql.Tx, n int) {
+		if _, err := tx.ExecContext(t.Context(), insertNumber, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 3 {
+		kept, dropped := 2*n, 2*n+1
+		tx := begin(t.Context())
+		insert(tx, kept)
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		tx = begin(t.Context())
+		insert(tx, dropped)
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := conn.BeginTx(ctx, nil); err == nil {
+		t.Fatal("a transaction began although its context was over")
+	}
+	var count int
+	if err := conn.QueryRowContext(t.Context(), "SELECT count(*) FROM numbers").Scan(&count); err != nil || count != 3 {
+		t.Errorf("%d numbers, %v, want the three that were committed", count, err)
+	}
+	for _, query := range []string{"BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"} {
+		if prepared[query] != 1 {
+			t.Errorf("%s was parsed %d times", query, prepared[query])
+		}
+	}
+}

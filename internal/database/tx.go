@@ -172,8 +172,10 @@ func (db *DB) silence(caller, ours context.Context, err error) error {
 
 // ReadOne is Read for a single query, which is a snapshot by itself and need not begin and end one. It is the caller's
 // to see that it does not write, and to close its rows.
-func (db *DB) ReadOne(ctx context.Context, fn func(ctx context.Context, q Queryer) error) error {
-	return classify(ctx, fn(ctx, db.reader))
+func (db *DB) ReadOne(caller context.Context, fn func(ctx context.Context, q Queryer) error) error {
+	ctx, cancel := context.WithTimeout(caller, db.patience)
+	defer cancel()
+	return classify(caller, db.silence(caller, ctx, fn(ctx, db.reader)))
 }
 
 // Now is the database's clock; see DB.Now.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -117,15 +118,22 @@ func (r *Registry) resolveAll(
 	seen := make([]*Tag, len(tags))
 	forgiven := make([]bool, len(tags))
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(r.concurrency)
-	for i, name := range tags {
-		if groupCtx.Err() != nil {
-			break
-		}
-		group.Go(func() (err error) {
-			if seen[i], err = one(groupCtx, repository, name); err != nil {
-				forgiven[i] = true
-				return forgive(name, err)
+	var next atomic.Int64
+	// A few goroutines for all tags: the stack of each has to grow first.
+	for range min(r.concurrency, len(tags)) {
+		group.Go(func() error {
+			for groupCtx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(tags) {
+					break
+				}
+				var err error
+				if seen[i], err = one(groupCtx, repository, tags[i]); err != nil {
+					forgiven[i] = true
+					if err := forgive(tags[i], err); err != nil {
+						return err
+					}
+				}
 			}
 			return nil
 		})

@@ -129,18 +129,27 @@ func (j *job) locateRow(ctx context.Context, level trust, g *graph, row []*node)
 }
 
 func (j *job) readRow(ctx context.Context, level trust, g *graph, row []*node) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(manifestReads)
-	for _, n := range row {
+	return each(ctx, manifestReads, row, func(ctx context.Context, n *node) error {
 		if n.known {
-			continue
-		}
-		group.Go(func() error {
-			if err := j.readNode(ctx, level, g, n); err != nil {
-				return fmt.Errorf("%s: %w", n.path(), err)
-			}
 			return nil
-		})
+		}
+		if err := j.readNode(ctx, level, g, n); err != nil {
+			return fmt.Errorf("%s: %w", n.path(), err)
+		}
+		return nil
+	})
+}
+
+// each calls do for all nodes, some at a time, until one fails. The most usual row is of one node, for which the caller's
+// own goroutine does.
+func each(ctx context.Context, atOnce int, row []*node, do func(ctx context.Context, n *node) error) error {
+	if len(row) == 1 {
+		return do(ctx, row[0])
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, n := range row {
+		group.Go(func() error { return do(ctx, n) })
 	}
 	return group.Wait()
 }

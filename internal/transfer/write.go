@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/antipode-registry/antipode/internal/registry"
 )
 
@@ -18,17 +16,13 @@ const maxUnavailable = 3
 // that it refers to is there by then.
 func (j *job) putChildren(ctx context.Context, g *graph) error {
 	for _, row := range g.rows() {
-		group, ctx := errgroup.WithContext(ctx)
-		group.SetLimit(manifestReads)
-		for _, n := range row {
-			group.Go(func() error {
-				if err := j.dst.PutManifest(ctx, j.req.Repository, n.desc.Digest, n.manifest); err != nil {
-					return fmt.Errorf("write %s: %w", n.path(), refused(n, err))
-				}
-				return j.landed(ctx, n.desc.Digest, n.manifest.Size)
-			})
-		}
-		if err := group.Wait(); err != nil {
+		err := each(ctx, manifestReads, row, func(ctx context.Context, n *node) error {
+			if err := j.dst.PutManifest(ctx, j.req.Repository, n.desc.Digest, n.manifest); err != nil {
+				return fmt.Errorf("write %s: %w", n.path(), refused(n, err))
+			}
+			return j.landed(ctx, n.desc.Digest, n.manifest.Size)
+		})
+		if err != nil {
 			return err
 		}
 	}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/antipode-registry/antipode/internal/registry"
 	"github.com/antipode-registry/antipode/internal/transfer"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
@@ -74,19 +72,29 @@ func split(steps []plan.Copy, early func(plan.Copy) bool) (first, rest []plan.Co
 func (a *attempt) copyAll(ctx context.Context, c comparison, steps []plan.Copy, result *applied) {
 	var (
 		mu     sync.Mutex
-		copies errgroup.Group
+		next   int
+		copies sync.WaitGroup
 	)
-	copies.SetLimit(copiesAtOnce)
-	for _, step := range steps {
-		copies.Go(func() error {
-			done, err := a.copy(ctx, c, step, false)
-			mu.Lock()
-			defer mu.Unlock()
-			a.take(ctx, step, done, err, result)
-			return nil
+	take := func() (step plan.Copy, ok bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if next == len(steps) {
+			return step, false
+		}
+		next++
+		return steps[next-1], true
+	}
+	for range min(copiesAtOnce, len(steps)) {
+		copies.Go(func() {
+			for step, ok := take(); ok; step, ok = take() {
+				done, err := a.copy(ctx, c, step, false)
+				mu.Lock()
+				a.take(ctx, step, done, err, result)
+				mu.Unlock()
+			}
 		})
 	}
-	_ = copies.Wait() // every outcome is in result
+	copies.Wait()
 }
 
 // copy brings one graph over and writes its tags; with repair everything is uploaded, whatever is thought to be there.
