@@ -14,16 +14,17 @@ import (
 
 // The floors, lowest first. Packages of one floor do not import each other.
 const (
-	contract   = iota // generated from the protos
-	ground            // what even parts of the foundation share
-	foundation        // what knows nothing of replication: database, registry, link, telemetry
-	equipment         // built on one part of the foundation
-	domain            // what the daemons know: the feed, the nodes, the tracking table, the plan
-	intake            // what turns the outer world into the domain's terms
-	workers           // what runs: the follower, the replication, the sweeps
-	fronts            // what answers: services, pages, the command line; they may ask the workers, never the reverse
-	mains             // what puts the parts together
-	outside           // tests of the whole
+	contract    = iota // generated from the protos
+	ground             // what even parts of the foundation share
+	instruments        // how all the others are seen: logs, metrics, traces
+	foundation         // what knows nothing of replication: database, registry, link
+	equipment          // built on one part of the foundation
+	domain             // what the daemons know: the feed, the nodes, the tracking table, the plan
+	intake             // what turns the outer world into the domain's terms
+	workers            // what runs: the follower, the replication, the sweeps
+	fronts             // what answers: services, pages, the command line; they may ask the workers, never the reverse
+	mains              // what puts the parts together
+	outside            // tests of the whole
 )
 
 // place says where a package stands and what it may see beyond the floors below.
@@ -38,53 +39,54 @@ type place struct {
 // places is the plan, by path below the module.
 func places() map[string]place {
 	return map[string]place{
-		"gen/antipode/v1":                {floor: contract, wire: true},
-		"internal/connections":           {floor: ground},
-		"internal/database":              {floor: foundation},
-		"internal/link":                  {floor: foundation, wire: true},
-		"internal/registry":              {floor: foundation, oras: true},
-		"internal/reference":             {floor: foundation, test: true},
-		"internal/httpaccess":            {floor: foundation},
-		"internal/gateway":               {floor: equipment, wire: true},
-		"internal/registrytest":          {floor: foundation, test: true},
-		"internal/telemetry":             {floor: foundation},
-		"client":                         {floor: equipment, wire: true, shut: true},
-		"internal/authority":             {floor: equipment},
-		"internal/checkup":               {floor: equipment},
-		"internal/config":                {floor: equipment},
-		"internal/lease":                 {floor: equipment},
-		"internal/database/databasetest": {floor: equipment, test: true},
-		"internal/browsertest":           {floor: equipment, test: true},
-		"internal/transfer":              {floor: equipment},
-		"primaryd/internal/feed":         {floor: domain},
-		"primaryd/internal/node":         {floor: domain},
-		"secondaryd/internal/plan":       {floor: domain},
-		"secondaryd/internal/tracking":   {floor: domain},
-		"primaryd/internal/listing":      {floor: intake},
-		"primaryd/internal/notification": {floor: intake},
-		"internal/cli":                   {floor: fronts, wire: true},
-		"primaryd/internal/dashboard":    {floor: fronts},
-		"primaryd/internal/doctor":       {floor: fronts, wire: true},
-		"primaryd/internal/request":      {floor: intake},
-		"primaryd/internal/service":      {floor: fronts, wire: true},
-		"primaryd/internal/setup":        {floor: fronts},
-		"primaryd/internal/sweep":        {floor: workers},
-		"secondaryd/internal/follow":     {floor: workers},
-		"secondaryd/internal/replica":    {floor: workers},
-		"secondaryd/internal/replicate":  {floor: workers},
-		"secondaryd/internal/doctor":     {floor: fronts, wire: true},
-		"secondaryd/internal/service":    {floor: fronts, wire: true},
-		"secondaryd/internal/sweep":      {floor: workers},
-		"demo":                           {floor: mains, wire: true, test: true},
-		"primaryd":                       {floor: mains, wire: true},
-		"secondaryd":                     {floor: mains, wire: true},
-		"deploy":                         {floor: outside, test: true},
-		"deploy/sbom":                    {floor: mains},
-		"bench":                          {floor: outside, wire: true, test: true},
-		"e2e":                            {floor: outside, wire: true, test: true},
-		"deploy/prometheus":              {floor: outside, test: true},
-		"torture":                        {floor: outside, wire: true, test: true},
-		"internal/architecture":          {floor: outside, test: true},
+		"gen/antipode/v1":                  {floor: contract, wire: true},
+		"internal/connections":             {floor: ground},
+		"internal/database":                {floor: foundation},
+		"internal/link":                    {floor: foundation, wire: true},
+		"internal/registry":                {floor: foundation, oras: true},
+		"internal/reference":               {floor: foundation, test: true},
+		"internal/httpaccess":              {floor: foundation},
+		"internal/gateway":                 {floor: equipment, wire: true},
+		"internal/registrytest":            {floor: foundation, test: true},
+		"internal/telemetry":               {floor: instruments},
+		"internal/telemetry/telemetrytest": {floor: instruments, test: true},
+		"client":                           {floor: equipment, wire: true, shut: true},
+		"internal/authority":               {floor: equipment},
+		"internal/checkup":                 {floor: equipment},
+		"internal/config":                  {floor: equipment},
+		"internal/lease":                   {floor: equipment},
+		"internal/database/databasetest":   {floor: equipment, test: true},
+		"internal/browsertest":             {floor: equipment, test: true},
+		"internal/transfer":                {floor: equipment},
+		"primaryd/internal/feed":           {floor: domain},
+		"primaryd/internal/node":           {floor: domain},
+		"secondaryd/internal/plan":         {floor: domain},
+		"secondaryd/internal/tracking":     {floor: domain},
+		"primaryd/internal/listing":        {floor: intake},
+		"primaryd/internal/notification":   {floor: intake},
+		"internal/cli":                     {floor: fronts, wire: true},
+		"primaryd/internal/dashboard":      {floor: fronts},
+		"primaryd/internal/doctor":         {floor: fronts, wire: true},
+		"primaryd/internal/request":        {floor: intake},
+		"primaryd/internal/service":        {floor: fronts, wire: true},
+		"primaryd/internal/setup":          {floor: fronts},
+		"primaryd/internal/sweep":          {floor: workers},
+		"secondaryd/internal/follow":       {floor: workers},
+		"secondaryd/internal/replica":      {floor: workers},
+		"secondaryd/internal/replicate":    {floor: workers},
+		"secondaryd/internal/doctor":       {floor: fronts, wire: true},
+		"secondaryd/internal/service":      {floor: fronts, wire: true},
+		"secondaryd/internal/sweep":        {floor: workers},
+		"demo":                             {floor: mains, wire: true, test: true},
+		"primaryd":                         {floor: mains, wire: true},
+		"secondaryd":                       {floor: mains, wire: true},
+		"deploy":                           {floor: outside, test: true},
+		"deploy/sbom":                      {floor: mains},
+		"bench":                            {floor: outside, wire: true, test: true},
+		"e2e":                              {floor: outside, wire: true, test: true},
+		"deploy/prometheus":                {floor: outside, test: true},
+		"torture":                          {floor: outside, wire: true, test: true},
+		"internal/architecture":            {floor: outside, test: true},
 	}
 }
 

@@ -1,8 +1,9 @@
-// Package telemetry is how the daemons are seen from outside: logs, metrics, the version, and the HTTP server that
-// shows them.
+// Package telemetry is how the daemons are seen from outside: logs, metrics, traces, the version, and the HTTP server
+// that shows them.
 //
-// It guarantees that nothing is registered or logged behind the caller's back: each logger and each metrics registry is
-// made here and handed on. It refuses unknown log levels and formats.
+// It guarantees that nothing is registered or logged behind the caller's back: each logger, each metrics registry and
+// each tracer is made here and handed on, and OpenTelemetry's globals are left alone. Spans wait in a queue of bounded
+// length, and nobody waits for a collector. It refuses unknown log levels and formats.
 package telemetry
 
 import (
@@ -61,7 +62,7 @@ func buildVersion(info *debug.BuildInfo) string {
 }
 
 // NewLogger returns a logger that writes to w. Level is debug, info, warn or error; format is text or json; empty means
-// info and text.
+// info and text. A line whose context is of a sampled trace has its trace_id and span_id.
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	threshold, err := parseLevel(level)
 	if err != nil {
@@ -70,9 +71,9 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	options := &slog.HandlerOptions{Level: threshold}
 	switch format {
 	case "", "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
+		return slog.New(joined{slog.NewTextHandler(w, options)}), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
+		return slog.New(joined{slog.NewJSONHandler(w, options)}), nil
 	default:
 		return nil, fmt.Errorf("log format %q: use text or json", format)
 	}
