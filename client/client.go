@@ -77,6 +77,9 @@ type Change struct {
 	Revision   int64
 	// ChangedAt is when it happened at the primary's registry, or when a sweep found it.
 	ChangedAt time.Time
+	// TraceParent names the trace that the change belongs to, as W3C Trace Context does; empty when it is not traced, or
+	// happened more than a day ago. It is what the primary says, and unchecked.
+	TraceParent string
 	// Hint names the tags that were announced to be touched; nil where that is not known, and for what happened before a
 	// subscription from the beginning. It says where to look, never what is there: that Tags says.
 	Hint *Hint

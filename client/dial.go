@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/stats"
 )
 
 // Config says where primaryd, or a site's secondaryd, is and who calls.
@@ -34,6 +35,8 @@ type Config struct {
 	UserAgent string
 	// Logger hears of files that cannot be used and of streams that broke off; nil discards.
 	Logger *slog.Logger
+	// StatsHandler hears of each RPC, as OpenTelemetry's otelgrpc.NewClientHandler wants to; nil: nobody does.
+	StatsHandler stats.Handler
 }
 
 // Bounds of a connection, each set on purpose.
@@ -87,7 +90,7 @@ func (cfg Config) withDefaults() Config {
 }
 
 func options(cfg Config, creds *handshaker) []grpc.DialOption {
-	return []grpc.DialOption{
+	list := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithUserAgent(cfg.UserAgent),
 		grpc.WithDisableHealthCheck(),
@@ -105,4 +108,8 @@ func options(cfg Config, creds *handshaker) []grpc.DialOption {
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(maxResponse), grpc.MaxCallSendMsgSize(maxRequest), grpc.WaitForReady(false)),
 	}
+	if cfg.StatsHandler != nil {
+		list = append(list, grpc.WithStatsHandler(cfg.StatsHandler))
+	}
+	return list
 }

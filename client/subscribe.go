@@ -117,7 +117,7 @@ func (s *subscription) take(message *antipodev1.SubscribeResponse) (Event, error
 		for _, change := range kind.Changes.GetChanges() {
 			s.event.Changes = append(s.event.Changes, Change{
 				Repository: change.GetRepository(), Revision: change.GetRevision(), ChangedAt: change.GetChangedAt().AsTime(),
-				Hint: hint(change.GetHint()),
+				Hint: hint(change.GetHint()), TraceParent: change.GetTraceparent(),
 			})
 			if change.GetRevision() == s.event.Head {
 				s.changedAt(change.GetChangedAt())

@@ -7,6 +7,7 @@ import (
 
 	"github.com/antipode-registry/antipode/internal/config"
 	"github.com/antipode-registry/antipode/internal/httpaccess"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
 	"github.com/antipode-registry/antipode/primaryd/internal/notification"
 )
@@ -29,6 +30,7 @@ type settings struct {
 	Operators []string       `yaml:"operators"`
 	Doctor    doctorSettings `yaml:"doctor"`
 	Log       logSettings    `yaml:"log"`
+	Traces    tracesSettings `yaml:"traces"`
 }
 
 type registrySettings struct {
@@ -130,6 +132,21 @@ type logSettings struct {
 	Format string `yaml:"format"`
 }
 
+type tracesSettings struct {
+	// The OpenTelemetry collector that spans are sent to; plain with `http`, TLS with `https`. Without a port it is 4317
+	// for `grpc` and 4318 for `http`. Without an endpoint nothing is traced. See [traces](operations.md#traces).
+	Endpoint string `yaml:"endpoint"`
+	// What OTLP is spoken over.
+	Protocol string `yaml:"protocol"`
+	// Authorities to trust for the collector besides the system's.
+	// Limits: a readable file of PEM certificates.
+	CAFile string `yaml:"ca_file"`
+	// The share of traces that begin here which are recorded. What goes on with a trace from elsewhere is recorded if that
+	// is.
+	// Limits: 0 to 1.
+	SampleRatio float64 `yaml:"sample_ratio"`
+}
+
 // loadSettings reads the file and names every mistake in it at once.
 func loadSettings(path string) (*settings, error) {
 	s := &settings{
@@ -141,6 +158,7 @@ func loadSettings(path string) (*settings, error) {
 		Sweep:         sweepSettings{Interval: config.Duration(time.Hour)},
 		Doctor:        doctorSettings{Repository: "antipode/doctor"},
 		Log:           logSettings{Level: "info", Format: "text"},
+		Traces:        tracesSettings{Protocol: "grpc", SampleRatio: 1},
 	}
 	return s, config.Load(path, s, s.check)
 }
@@ -168,6 +186,7 @@ func (s *settings) check(p *config.Problems) {
 	p.CheckRepository("doctor.repository", s.Doctor.Repository)
 	p.CheckOneOf("log.level", s.Log.Level, "debug", "info", "warn", "error")
 	p.CheckOneOf("log.format", s.Log.Format, "text", "json")
+	s.Traces.check(p)
 	s.checkIdentities(p)
 }
 
@@ -209,6 +228,24 @@ func (s *settings) advertised() string {
 		return s.Registry.AdvertiseURL
 	}
 	return s.Registry.URL
+}
+
+func (s *tracesSettings) config(logger *slog.Logger) telemetry.TracesConfig {
+	return telemetry.TracesConfig{
+		Endpoint: s.Endpoint, Protocol: s.Protocol, CAFile: s.CAFile, SampleRatio: s.SampleRatio, Component: "primaryd",
+		Version: telemetry.Version(), Logger: logger,
+	}
+}
+
+func (s *tracesSettings) check(p *config.Problems) {
+	if s.Endpoint != "" {
+		p.CheckURL("traces.endpoint", s.Endpoint)
+	}
+	p.CheckOneOf("traces.protocol", s.Protocol, "grpc", "http")
+	if s.CAFile != "" {
+		p.CheckFile("traces.ca_file", s.CAFile)
+	}
+	p.CheckShare("traces.sample_ratio", s.SampleRatio)
 }
 
 func (s *httpSettings) check(p *config.Problems) {

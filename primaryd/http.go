@@ -23,6 +23,7 @@ func (d *daemon) handler(ctx context.Context) (http.Handler, error) {
 	mux.Handle("/api/", d.room.Admit(api, nil))
 	mux.Handle("/notifications", notification.NewHandler(notification.Options{
 		Secret: d.secret, Appender: d.feed, Logger: d.logger, Metrics: notification.NewMetrics(d.metrics),
+		Tracer:   d.traces.Tracer(),
 		Untagged: d.lister.HasReferrersAPI,
 		Rate:     float64(d.cfg.Notifications.Rate), Burst: d.cfg.Notifications.Burst,
 		OnInstance: func(id string) {

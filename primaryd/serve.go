@@ -67,6 +67,7 @@ type daemon struct {
 	cfg      *settings
 	logger   *slog.Logger
 	metrics  *prometheus.Registry
+	traces   *telemetry.Traces
 	db       *database.DB
 	feed     *feed.Feed
 	nodes    *node.Directory
@@ -140,10 +141,15 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if _, err := d.secret(); err != nil {
 		return err
 	}
+	if d.traces, err = telemetry.OpenTraces(d.cfg.Traces.config(d.logger), d.metrics); err != nil {
+		return err
+	}
 	if d.db, err = database.Open(ctx, d.cfg.Database, d.logger); err != nil {
 		return err
 	}
-	if d.feed, err = feed.Open(ctx, d.db, feed.Options{Logger: d.logger, Metrics: feed.NewMetrics(d.metrics)}); err != nil {
+	if d.feed, err = feed.Open(ctx, d.db, feed.Options{
+		Logger: d.logger, Metrics: feed.NewMetrics(d.metrics), Tracer: d.traces.Tracer(),
+	}); err != nil {
 		return err
 	}
 	if d.leases, err = openLeases(ctx, d.db, d.logger); err != nil {
@@ -157,12 +163,12 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	}
 	d.registry, err = registry.Open(registry.Config{
 		URL: d.cfg.Registry.URL, Side: registry.Source, UserAgent: userAgent(), Concurrency: d.cfg.Registry.Concurrency,
-		CAFile: d.cfg.Registry.CAFile, Metrics: registry.NewMetrics(d.metrics),
+		CAFile: d.cfg.Registry.CAFile, Metrics: registry.NewMetrics(d.metrics), Tracer: d.traces.Tracer(),
 	})
 	if err != nil {
 		return err
 	}
-	d.lister = listing.New(d.registry, d.feed)
+	d.lister = listing.New(d.registry, d.feed, listing.WithTracer(d.traces.Tracer()))
 	d.sweeper = sweep.New(d.registry, d.lister, d.feed, sweep.Options{
 		Interval: time.Duration(d.cfg.Sweep.Interval), Logger: d.logger, Metrics: sweep.NewMetrics(d.metrics),
 	})
@@ -186,6 +192,7 @@ func (d *daemon) listenGRPC() (err error) {
 		Listen: d.cfg.GRPC.Listen, CertFile: d.cfg.GRPC.CertFile, KeyFile: d.cfg.GRPC.KeyFile,
 		ClientCAFile: d.cfg.GRPC.ClientCAFile, Logger: d.logger, Metrics: link.NewMetrics(d.metrics),
 		Authorize: access.Authorize, MapError: service.MapError,
+		Stats: d.traces.ServerHandler(antipodev1.FeedService_ListTags_FullMethodName),
 	}
 	if d.server, err = link.Listen(cfg); err != nil {
 		return fmt.Errorf("grpc: %w", err)
@@ -195,6 +202,7 @@ func (d *daemon) listenGRPC() (err error) {
 	feeds := service.NewFeedService(access, d.feed, d.lister, service.FeedOptions{
 		Heartbeat: time.Duration(d.cfg.GRPC.Heartbeat), RegistryURL: d.cfg.advertised(), Version: telemetry.Version(),
 		Stopping: d.server.Stopping(), Requests: d.requests, Metrics: service.NewMetrics(d.metrics),
+		Tracer: d.traces.Tracer(),
 	})
 	service.RegisterNodeMetrics(d.metrics, d.nodes, d.feed)
 	nodes := service.NewNodeService(access, d.feed, service.NodeOptions{
@@ -208,10 +216,14 @@ func (d *daemon) listenGRPC() (err error) {
 }
 
 func (d *daemon) close() error {
-	if d.db == nil {
-		return nil
+	var errs []error
+	if d.db != nil {
+		errs = append(errs, d.db.Close())
 	}
-	return d.db.Close()
+	if d.traces != nil { // last: all the others may still have something to say
+		errs = append(errs, d.traces.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // secret reads the shared secret of the notifications anew each time, so that it can be changed without a restart.

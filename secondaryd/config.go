@@ -9,6 +9,7 @@ import (
 
 	"github.com/antipode-registry/antipode/internal/config"
 	"github.com/antipode-registry/antipode/internal/httpaccess"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
 	"github.com/antipode-registry/antipode/secondaryd/internal/service"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
@@ -32,6 +33,7 @@ type settings struct {
 	Operators []string       `yaml:"operators"`
 	Doctor    doctorSettings `yaml:"doctor"`
 	Log       logSettings    `yaml:"log"`
+	Traces    tracesSettings `yaml:"traces"`
 }
 
 type primarySettings struct {
@@ -168,6 +170,21 @@ type logSettings struct {
 	Format string `yaml:"format"`
 }
 
+type tracesSettings struct {
+	// The OpenTelemetry collector that spans are sent to; plain with `http`, TLS with `https`. Without a port it is 4317
+	// for `grpc` and 4318 for `http`. Without an endpoint nothing is traced. See [traces](operations.md#traces).
+	Endpoint string `yaml:"endpoint"`
+	// What OTLP is spoken over.
+	Protocol string `yaml:"protocol"`
+	// Authorities to trust for the collector besides the system's.
+	// Limits: a readable file of PEM certificates.
+	CAFile string `yaml:"ca_file"`
+	// The share of traces that begin here which are recorded. What goes on with a trace from elsewhere is recorded if that
+	// is.
+	// Limits: 0 to 1.
+	SampleRatio float64 `yaml:"sample_ratio"`
+}
+
 // loadSettings reads the file and names every mistake in it at once.
 func loadSettings(path string) (*settings, error) {
 	s := &settings{
@@ -181,6 +198,7 @@ func loadSettings(path string) (*settings, error) {
 		Sweep:       sweepSettings{Interval: config.Duration(time.Hour), VerifyAfter: config.Duration(7 * 24 * time.Hour)},
 		Doctor:      doctorSettings{Repository: "antipode/doctor"},
 		Log:         logSettings{Level: "info", Format: "text"},
+		Traces:      tracesSettings{Protocol: "grpc", SampleRatio: 1},
 	}
 	return s, config.Load(path, s, s.check)
 }
@@ -221,6 +239,7 @@ func (s *settings) check(p *config.Problems) {
 	p.CheckRepository("doctor.repository", s.Doctor.Repository)
 	p.CheckOneOf("log.level", s.Log.Level, "debug", "info", "warn", "error")
 	p.CheckOneOf("log.format", s.Log.Format, "text", "json")
+	s.Traces.check(p)
 }
 
 func (s *settings) checkPolicy(p *config.Problems) {
@@ -239,18 +258,11 @@ func (s *settings) checkPolicy(p *config.Problems) {
 	if len(s.Replication.Include) == 0 {
 		p.Add("replication.include", "includes nothing; leave it out to replicate all that the primary grants")
 	}
-	checkShare(p, "deletions.brake.share", s.Deletions.Brake.Share)
+	p.CheckShare("deletions.brake.share", s.Deletions.Brake.Share)
 	p.CheckNumber("deletions.brake.count", s.Deletions.Brake.Count, 0, 1<<30)
-	checkShare(p, "deletions.brake.site_share", s.Deletions.Brake.SiteShare)
+	p.CheckShare("deletions.brake.site_share", s.Deletions.Brake.SiteShare)
 	p.CheckNumber("deletions.brake.site_count", s.Deletions.Brake.SiteCount, 0, 1<<30)
 	s.checkRename(p)
-}
-
-// checkShare refuses what is no number too.
-func checkShare(p *config.Problems, key string, share float64) {
-	if !(share >= 0 && share <= 1) {
-		p.Add(key, "must be 0 to 1, not %v", share)
-	}
 }
 
 // wants says whether the site replicates a repository.
@@ -290,6 +302,24 @@ func matches(globs []string, name string) bool {
 		}
 	}
 	return false
+}
+
+func (s *tracesSettings) config(node string, logger *slog.Logger) telemetry.TracesConfig {
+	return telemetry.TracesConfig{
+		Endpoint: s.Endpoint, Protocol: s.Protocol, CAFile: s.CAFile, SampleRatio: s.SampleRatio, Component: "secondaryd",
+		Version: telemetry.Version(), Node: node, Logger: logger,
+	}
+}
+
+func (s *tracesSettings) check(p *config.Problems) {
+	if s.Endpoint != "" {
+		p.CheckURL("traces.endpoint", s.Endpoint)
+	}
+	p.CheckOneOf("traces.protocol", s.Protocol, "grpc", "http")
+	if s.CAFile != "" {
+		p.CheckFile("traces.ca_file", s.CAFile)
+	}
+	p.CheckShare("traces.sample_ratio", s.SampleRatio)
 }
 
 func (s *httpSettings) check(p *config.Problems) {

@@ -69,6 +69,7 @@ type daemon struct {
 	cfg      *settings
 	logger   *slog.Logger
 	metrics  *prometheus.Registry
+	traces   *telemetry.Traces
 	sides    *registry.Metrics
 	download *registry.Bandwidth // over all sources
 	started  time.Time
@@ -121,6 +122,9 @@ func (d *daemon) open(ctx context.Context) error {
 }
 
 func (d *daemon) openTracking(ctx context.Context) (err error) {
+	if d.traces, err = telemetry.OpenTraces(d.cfg.Traces.config(d.cfg.Node, d.logger), d.metrics); err != nil {
+		return err
+	}
 	if d.db, err = database.Open(ctx, d.cfg.Database, d.logger); err != nil {
 		return err
 	}
@@ -164,7 +168,7 @@ func (d *daemon) openPrimary(context.Context) (err error) {
 	d.primary, err = client.Dial(client.Config{
 		Address: d.cfg.Primary.Address, CertFile: d.cfg.Primary.CertFile, KeyFile: d.cfg.Primary.KeyFile,
 		CAFile: d.cfg.Primary.CAFile, ServerRole: string(link.RolePrimary), UserAgent: userAgent(), Logger: d.logger,
-		Manifests: true,
+		Manifests: true, StatsHandler: d.traces.ClientHandler(antipodev1.FeedService_ListTags_FullMethodName),
 	})
 	if err != nil {
 		return fmt.Errorf("primary: %w", err)
@@ -172,6 +176,7 @@ func (d *daemon) openPrimary(context.Context) (err error) {
 	d.requests = service.NewRequests(d.tracking, d.primary, d.cfg.Primary.Requests, d.logger)
 	d.follower = follow.New(d.primary, d.tracking, follow.Options{
 		Node: d.cfg.Node, Wants: d.cfg.wants, Asked: func(e client.Event) { d.requests.Take(e.Request) }, Logger: d.logger,
+		Tracer: d.traces.Tracer(),
 	})
 	return nil
 }
@@ -181,7 +186,7 @@ func (d *daemon) openSite(context.Context) (err error) {
 	d.site, err = registry.Open(registry.Config{
 		URL: d.cfg.Registry.URL, Side: registry.Destination, UserAgent: userAgent(),
 		Concurrency: d.cfg.Registry.Concurrency, CAFile: d.cfg.Registry.CAFile, Metrics: d.sides,
-		Upload: d.cfg.Replication.Bandwidth.upload(),
+		Tracer: d.traces.Tracer(), Upload: d.cfg.Replication.Bandwidth.upload(),
 	})
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
@@ -197,6 +202,7 @@ func (d *daemon) openSource(url string) (*registry.Registry, error) {
 	return registry.Open(registry.Config{
 		URL: url, Side: registry.Source, UserAgent: userAgent(), Concurrency: d.cfg.Primary.RegistryConcurrency,
 		CAFile: d.cfg.Primary.RegistryCAFile, Metrics: d.sides, Download: d.download,
+		Tracer: d.traces.Tracer(),
 	})
 }
 
@@ -204,6 +210,7 @@ func (d *daemon) openEngine(context.Context) error {
 	d.download = d.cfg.Replication.Bandwidth.download()
 	copier := transfer.New(d.site, d.tracking.Content(), transfer.Options{
 		Blobs: d.cfg.Replication.Blobs, Logger: d.logger, Metrics: transfer.NewMetrics(d.metrics),
+		Tracer: d.traces.Tracer(),
 	})
 	d.engine = replicate.New(
 		replicate.Parts{Tracking: d.tracking, Primary: d.primary, Site: d.site, Copier: copier},
@@ -211,6 +218,7 @@ func (d *daemon) openEngine(context.Context) error {
 			Owner: d.replica.Name(), Workers: d.cfg.Replication.Workers, Lease: claim,
 			Policy: d.cfg.policy(), SiteBrake: d.cfg.siteBrake(), Target: d.cfg.target, OpenSource: d.openSource,
 			SourceURL: d.cfg.Primary.RegistryURL, Logger: d.logger, Metrics: replicate.NewMetrics(d.metrics),
+			Tracer: d.traces.Tracer(),
 		})
 	return nil
 }
@@ -264,6 +272,9 @@ func (d *daemon) close() error {
 	}
 	if d.db != nil {
 		errs = append(errs, d.db.Close())
+	}
+	if d.traces != nil { // last: all the others may still have something to say
+		errs = append(errs, d.traces.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -20,6 +20,13 @@ func (p *Problems) CheckNumber(key string, value, least, most int) {
 	}
 }
 
+// CheckShare reports a number that is no share: not 0 to 1, or no number at all.
+func (p *Problems) CheckShare(key string, value float64) {
+	if !(value >= 0 && value <= 1) {
+		p.Add(key, "must be 0 to 1, not %v", value)
+	}
+}
+
 // CheckOneOf reports a value that is none of the allowed ones.
 func (p *Problems) CheckOneOf(key, value string, allowed ...string) {
 	if !slices.Contains(allowed, value) {

@@ -98,7 +98,7 @@ func (p *Problems) CheckURL(key, value string) {
 	case err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Hostname() == "":
 		p.Add(key, "expected a URL such as http://127.0.0.1:5000")
 	case parsed.User != nil:
-		p.Add(key, "a user or password does not belong in the URL; log in with docker login")
+		p.Add(key, "a user or password does not belong in the URL; for a registry, log in with docker login")
 	case parsed.Path != "" || parsed.RawQuery != "" || parsed.ForceQuery || parsed.Fragment != "":
 		p.Add(key, "expected scheme, host and port alone, as in %s://%s", parsed.Scheme, parsed.Host)
 	case !validPort(parsed.Port()):

@@ -14,6 +14,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/stats"
 
 	"github.com/antipode-registry/antipode/internal/connections"
 )
@@ -63,6 +64,8 @@ type ServerConfig struct {
 	Logger *slog.Logger
 	// Metrics may be nil.
 	Metrics *Metrics
+	// Stats hears of each RPC, as OpenTelemetry's otelgrpc.NewServerHandler wants to; it may be nil.
+	Stats stats.Handler
 	// Authorize is asked before every RPC, streams included, except health and reflection, which need only a verified
 	// certificate. Required. Its errors go through MapError like a handler's.
 	Authorize func(ctx context.Context, fullMethod string, id Identity) error
@@ -141,7 +144,7 @@ func (cfg ServerConfig) withDefaults() ServerConfig {
 }
 
 func limits(cfg ServerConfig) []grpc.ServerOption {
-	return []grpc.ServerOption{
+	list := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxSendMsgSize(maxResponseBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
@@ -155,6 +158,10 @@ func limits(cfg ServerConfig) []grpc.ServerOption {
 			Timeout:               pingTimeout,
 		}),
 	}
+	if cfg.Stats != nil {
+		list = append(list, grpc.StatsHandler(cfg.Stats))
+	}
+	return list
 }
 
 // GRPC returns the server to register services on, before Run.

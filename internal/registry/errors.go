@@ -70,6 +70,15 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// SideOf says on which side err came about, as logs, metrics and spans name it: that of the registry that failed, or else
+// "local", this process.
+func SideOf(err error) string {
+	if failed, ok := errors.AsType[*Error](err); ok {
+		return string(failed.Side)
+	}
+	return "local"
+}
+
 // hint says what an operator can do, where the reason alone does not.
 func (e *Error) hint() string {
 	switch {

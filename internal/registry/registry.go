@@ -30,6 +30,8 @@ import (
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/antipode-registry/antipode/internal/telemetry"
 )
 
 // Side says which registry of the pair a handle is; errors and metrics carry it.
@@ -65,6 +67,8 @@ type Config struct {
 	Download, Upload *Bandwidth
 	// Metrics counts requests and bytes; nil counts nothing.
 	Metrics *Metrics
+	// Tracer makes a span of each request that is part of a trace; nil makes none. The registry is told nothing of it.
+	Tracer *telemetry.Tracer
 	// Transport carries the requests; nil means a transport of the handle's own. Tests inject.
 	Transport http.RoundTripper
 }
@@ -122,7 +126,7 @@ func Open(cfg Config) (*Registry, error) {
 		Client: &http.Client{
 			Transport: &transport{
 				next: next, budget: newBudget(cfg.Concurrency, counts), counts: counts,
-				download: cfg.Download, upload: cfg.Upload,
+				download: cfg.Download, upload: cfg.Upload, side: cfg.Side, tracer: cfg.Tracer,
 			},
 			CheckRedirect: checkRedirect,
 		},

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/antipode-registry/antipode/internal/telemetry"
 )
 
 const (
@@ -36,6 +38,8 @@ type transport struct {
 	budget           *budget
 	counts           *counts
 	download, upload *Bandwidth
+	side             Side
+	tracer           *telemetry.Tracer
 }
 
 // CloseIdleConnections is what http.Client.CloseIdleConnections looks for.
@@ -57,7 +61,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		c.kind, c.limit = kindToken, maxErrorBody*2
 	}
 	for try := 1; ; try++ {
-		resp, err := t.try(req, c, try)
+		resp, err := t.traced(req, c, try)
 		if try == maxTries || !again(req, c, resp, err) {
 			return resp, err
 		}
@@ -115,6 +119,34 @@ func retryableStatus(status int) bool {
 func backOff(ctx context.Context, try int) error {
 	wait := firstWait << (try - 1)
 	return pause(ctx, wait/2+rand.N(wait))
+}
+
+// traced tries within a span, which has the names of the call and of the host alone: addresses may hold signatures. It
+// begins when the try begins to wait for its turn, and ends when the answer is read or, for a blob, begins.
+func (t *transport) traced(req *http.Request, c call, number int) (*http.Response, error) {
+	ctx := req.Context()
+	_, span := t.tracer.Within(ctx, "request", telemetry.About{
+		Role: telemetry.Asking, Repository: c.repository, Reference: c.reference,
+	})
+	if !span.Recording() {
+		return t.try(req, c, number)
+	}
+	defer span.End()
+	span.Text("side", string(t.side))
+	span.Text("host", req.URL.Host)
+	span.Text("method", req.Method)
+	span.Text("kind", c.kind)
+	span.Number("try", int64(number))
+	resp, err := t.try(req, c, number)
+	if err != nil {
+		span.Fail(string(t.side), err)
+		return resp, err
+	}
+	span.Number("status", int64(resp.StatusCode))
+	if resp.StatusCode >= http.StatusInternalServerError || resp.StatusCode == http.StatusTooManyRequests {
+		span.Fail(string(t.side), errors.New("HTTP "+strconv.Itoa(resp.StatusCode)))
+	}
+	return resp, err
 }
 
 // try sends the request once.

@@ -33,6 +33,7 @@ import (
 	"log/slog"
 
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 )
 
 // ErrUnsupported is matched by the error of Copy when the graph holds something that cannot be replicated exactly,
@@ -74,6 +75,7 @@ type Options struct {
 	UrgentBlobs int          // how many more that are urgent, when those are all in use; 0 = 2
 	Logger      *slog.Logger // nil = nothing is logged
 	Metrics     *Metrics     // nil = nothing is counted
+	Tracer      *telemetry.Tracer
 }
 
 // Request says which graph goes where.
@@ -131,6 +133,7 @@ type Copier struct {
 	index   Index
 	logger  *slog.Logger
 	metrics *Metrics
+	tracer  *telemetry.Tracer
 	blobs   int
 	slots   *slots
 	flights flights
@@ -148,7 +151,7 @@ func New(dst Destination, index Index, opts Options) *Copier {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Copier{
-		dst: dst, index: index, logger: opts.Logger, metrics: opts.Metrics,
+		dst: dst, index: index, logger: opts.Logger, metrics: opts.Metrics, tracer: opts.Tracer,
 		blobs: opts.Blobs, slots: newSlots(opts.Blobs, opts.UrgentBlobs),
 	}
 }
@@ -166,7 +169,14 @@ func (c *Copier) Copy(ctx context.Context, req Request) (Result, error) {
 	if req.Urgent {
 		ctx = registry.WithUrgency(ctx)
 	}
+	ctx, span := c.tracer.Within(ctx, "copy graph", telemetry.About{Repository: req.Repository, Digest: req.Root.Digest})
+	defer span.End()
 	j := newJob(c, req)
 	err := j.run(ctx)
-	return j.snapshot(), err
+	result := j.snapshot()
+	span.Number("bytes", result.Bytes)
+	span.Number("blobs_copied", int64(result.BlobsCopied))
+	span.Number("blobs_mounted", int64(result.BlobsMounted))
+	span.Fail(registry.SideOf(err), err)
+	return result, err
 }

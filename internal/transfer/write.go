@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 )
 
 // maxUnavailable is after how many tags in a row that met an unavailable destination the others are not tried: each
@@ -104,7 +105,7 @@ func (e *stopError) Error() string { return e.err.Error() }
 func (e *stopError) Unwrap() error { return e.err }
 
 func (j *job) putRoot(ctx context.Context, reference string, root *node) error {
-	if err := j.dst.PutManifest(ctx, j.req.Repository, reference, root.manifest); err != nil {
+	if err := j.writeReference(ctx, reference, root); err != nil {
 		err = fmt.Errorf("write %s: %w", reference, refused(root, err))
 		if ctx.Err() != nil || errors.Is(err, registry.ErrFenced) {
 			return &stopError{err}
@@ -117,6 +118,21 @@ func (j *job) putRoot(ctx context.Context, reference string, root *node) error {
 		}
 	}
 	return nil
+}
+
+// writeReference is what makes the root be seen.
+func (j *job) writeReference(ctx context.Context, reference string, root *node) error {
+	name := "write tag"
+	if reference == root.desc.Digest {
+		name = "write manifest"
+	}
+	ctx, span := j.tracer.Within(ctx, name, telemetry.About{
+		Repository: j.req.Repository, Reference: reference, Digest: root.desc.Digest,
+	})
+	defer span.End()
+	err := j.dst.PutManifest(ctx, j.req.Repository, reference, root.manifest)
+	span.Fail(registry.SideOf(err), err)
+	return err
 }
 
 // markWritten tells whether this is the first reference that was written.

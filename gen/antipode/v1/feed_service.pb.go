@@ -493,6 +493,10 @@ type Change struct {
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// When the change happened: the event's own time, or when a sweep found it.
 	ChangedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	// The trace that the change belongs to, as the traceparent of W3C Trace Context names it, for the caller to go on with.
+	// Empty when the change is not traced or happened more than a day ago; of several changes that were compacted into this
+	// one it is the newest's. Nothing else depends on it.
+	Traceparent string `protobuf:"bytes,5,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	// Which tags were announced to be touched; unset where that is not known, and for what happened before the subscriber
 	// had any revision. It says where to look, never what is there: that ListTags says.
 	Hint          *TagHint `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
@@ -549,6 +553,13 @@ func (x *Change) GetChangedAt() *timestamppb.Timestamp {
 		return x.ChangedAt
 	}
 	return nil
+}
+
+func (x *Change) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 func (x *Change) GetHint() *TagHint {
@@ -1574,14 +1585,15 @@ const file_antipode_v1_feed_service_proto_rawDesc = "" +
 	"\achanges\x18\x01 \x03(\v2\x13.antipode.v1.ChangeR\achanges\x12#\n" +
 	"\rhead_revision\x18\x02 \x01(\x03R\fheadRevision\x12'\n" +
 	"\x0fcursor_revision\x18\x03 \x01(\x03R\x0ecursorRevision\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\tR\vincarnation\"\xa9\x01\n" +
+	"\vincarnation\x18\x04 \x01(\tR\vincarnation\"\xcb\x01\n" +
 	"\x06Change\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
 	"repository\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x129\n" +
 	"\n" +
-	"changed_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x12(\n" +
+	"changed_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x12 \n" +
+	"\vtraceparent\x18\x05 \x01(\tR\vtraceparent\x12(\n" +
 	"\x04hint\x18\x04 \x01(\v2\x14.antipode.v1.TagHintR\x04hint\"[\n" +
 	"\aTagHint\x12#\n" +
 	"\rbase_revision\x18\x01 \x01(\x03R\fbaseRevision\x12+\n" +

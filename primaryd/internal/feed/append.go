@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 )
 
 const (
@@ -21,8 +22,10 @@ const (
 
 // appending is a call of Append that waits for its commit.
 type appending struct {
-	changes []Change
-	done    chan outcome // of one: the committer never waits for a caller that is gone
+	changes     []Change
+	traceParent string         // of what led to the changes; "" when that is not traced
+	span        telemetry.Span // of the waiting
+	done        chan outcome   // of one: the committer never waits for a caller that is gone
 }
 
 type outcome struct {
@@ -37,6 +40,8 @@ type outcome struct {
 // When ctx ends first, its error is returned and the changes may be committed all the same; recording a change twice is
 // harmless. When a commit fails, every call in it gets the error. A change that no database could store is refused
 // before it is queued, so it spoils no other.
+//
+// If ctx is of a trace that is sampled, the rows name its span, for those who go on with the changes.
 func (f *Feed) Append(ctx context.Context, changes ...Change) (head int64, err error) {
 	if len(changes) == 0 {
 		return f.Head(ctx)
@@ -47,6 +52,17 @@ func (f *Feed) Append(ctx context.Context, changes ...Change) (head int64, err e
 		}
 	}
 	call := &appending{changes: changes, done: make(chan outcome, 1)}
+	if f.tracer.Enabled() {
+		call.traceParent = telemetry.TraceParent(ctx)
+		ctx, call.span = f.tracer.Within(ctx, "append changes", telemetry.About{})
+		defer call.span.End()
+	}
+	head, err = f.await(ctx, call)
+	call.span.Fail("local", err)
+	return head, err
+}
+
+func (f *Feed) await(ctx context.Context, call *appending) (head int64, err error) {
 	select {
 	case f.queue <- call:
 	case <-f.stopped:
@@ -131,6 +147,9 @@ func (f *Feed) commit(ctx context.Context, batch []*appending) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
 	changes := merge(batch, began)
+	ctx, span := f.tracer.Together(ctx, "commit changes", spans(batch), telemetry.About{})
+	defer span.End()
+	span.Number("repositories", int64(len(changes)))
 	var standing Standing
 	err := f.db.Write(ctx, func(ctx context.Context, tx *database.Tx) (err error) {
 		standing, err = f.write(ctx, tx, changes)
@@ -141,7 +160,8 @@ func (f *Feed) commit(ctx context.Context, batch []*appending) {
 			err = fmt.Errorf("%w: no commit within %v", database.ErrUnavailable, commitTimeout)
 		}
 		err = fmt.Errorf("feed: append: %w", err)
-		f.logger.ErrorContext(ctx, "changes were not recorded", "calls", len(batch), "error", err)
+		f.logger.ErrorContext(ctx, "changes were not recorded", "side", "local", "calls", len(batch), "error", err)
+		span.Fail("local", err)
 	} else {
 		f.advance(standing)
 		f.metrics.committed(len(changes), time.Since(began))
@@ -151,12 +171,23 @@ func (f *Feed) commit(ctx context.Context, batch []*appending) {
 	}
 }
 
+// spans are those of the calls that are traced.
+func spans(batch []*appending) (traced []telemetry.Span) {
+	for _, call := range batch {
+		if call.span.Recording() {
+			traced = append(traced, call.span)
+		}
+	}
+	return traced
+}
+
 // merged is what one commit changes in one repository.
 type merged struct {
-	repository string
-	unknown    bool
-	touches    map[string]Touch
-	at         time.Time // of the oldest change: the lag of who lacks it is that long
+	repository  string
+	unknown     bool
+	touches     map[string]Touch
+	at          time.Time // of the oldest change: the lag of who lacks it is that long
+	traceParent string    // of the newest change that is traced
 }
 
 // merge makes one change per repository of all that a commit takes.
@@ -164,7 +195,11 @@ func merge(batch []*appending, now time.Time) map[string]merged {
 	changes := make(map[string]merged)
 	for _, call := range batch {
 		for _, change := range call.changes {
-			changes[change.Repository] = changes[change.Repository].with(change, now)
+			one := changes[change.Repository].with(change, now)
+			if call.traceParent != "" {
+				one.traceParent = call.traceParent
+			}
+			changes[change.Repository] = one
 		}
 	}
 	return changes

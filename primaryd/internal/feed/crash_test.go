@@ -9,6 +9,8 @@ import (
 
 	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
+	"github.com/antipode-registry/antipode/internal/telemetry"
+	"github.com/antipode-registry/antipode/internal/telemetry/telemetrytest"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 )
 
@@ -25,8 +27,13 @@ func TestEveryStatementMayFail(t *testing.T) {
 		// One begins with every Open, and whenever the rows are put back under a feed that runs.
 		// A request for a sweep that is repeated counts twice, which says the same.
 		Volatile: []string{"incarnation", "feed.incarnation", "feed.sweeps_requested"},
-		Open:     func(t testing.TB, db *database.DB) *feed.Feed { t.Helper(); return start(t, db) },
-		Check:    ordered,
+		Open: func(t testing.TB, db *database.DB) *feed.Feed {
+			t.Helper()
+			f, _ := traced(t, db)
+			run(t, f)
+			return f
+		},
+		Check: ordered,
 	}
 	crash.Test(t, operations())
 }
@@ -148,6 +155,7 @@ func operations() []operation {
 	}
 	return []operation{
 		{Name: "Append", Prepare: prepare, Run: func(ctx context.Context, f *feed.Feed) error {
+			ctx = telemetry.WithTraceParent(ctx, telemetrytest.TraceParent)
 			_, err := f.Append(ctx, dated(push("a", "v2", "v3")), dated(push("new", "v1")), dated(unknown("c")))
 			return err
 		}},

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/antipode-registry/antipode/internal/database"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 )
 
 //go:embed migrations
@@ -48,12 +49,14 @@ type Row struct {
 	Hint        Hint
 	Fingerprint string    // of the listing that all sites saw at this revision; "" when there is none to rely on
 	SweptAt     time.Time // when a sweep last compared the row with the registry; zero = never
+	TraceParent string    // the span that the newest change came from, see package telemetry; "" = it is not traced
 }
 
 // Options are what a Feed needs beside its database. The zero value works.
 type Options struct {
 	Logger  *slog.Logger // nil discards
 	Metrics *Metrics     // nil counts nothing
+	Tracer  *telemetry.Tracer
 }
 
 // Feed is the change feed in a database. Several processes may share one on Postgres. Its methods may be called from
@@ -63,6 +66,7 @@ type Feed struct {
 	id      string
 	logger  *slog.Logger
 	metrics *Metrics
+	tracer  *telemetry.Tracer
 
 	queue   chan *appending // unbuffered: what was handed over, the committer answers
 	started sync.Once
@@ -81,7 +85,7 @@ func Open(ctx context.Context, db *database.DB, opts Options) (*Feed, error) {
 		return nil, fmt.Errorf("feed: %w", err)
 	}
 	f := &Feed{
-		db: db, logger: opts.Logger, metrics: opts.Metrics,
+		db: db, logger: opts.Logger, metrics: opts.Metrics, tracer: opts.Tracer,
 		queue: make(chan *appending), stopped: make(chan struct{}),
 		watchers: watchers{channels: make(map[chan struct{}]struct{})},
 	}

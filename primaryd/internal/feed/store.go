@@ -12,7 +12,7 @@ import (
 	"github.com/antipode-registry/antipode/internal/database"
 )
 
-// chunkRows bounds the rows of one statement: 256 rows have 1,536 parameters, and SQLite takes 32,766.
+// chunkRows bounds the rows of one statement: 256 rows have 1,792 parameters, and SQLite takes 32,766.
 const chunkRows = 256
 
 // record is a row to be written.
@@ -23,6 +23,7 @@ type record struct {
 	hint            Hint
 	fingerprint     string
 	fingerprintOpen bool
+	traceParent     string
 }
 
 // write gives every changed repository a new revision and returns the standing.
@@ -48,6 +49,7 @@ func (f *Feed) write(ctx context.Context, tx *database.Tx, changes map[string]me
 			name: name, revision: revision, changedAt: change.at, hint: hint,
 			// A hint that names touches lets sites do without a complete listing, and nothing vouches for what they have.
 			fingerprintOpen: hint.Base == revision,
+			traceParent:     change.traceParent,
 		})
 	}
 	return standing, upsert(ctx, tx, records)
@@ -97,16 +99,17 @@ func upsert(ctx context.Context, tx *database.Tx, records []record) error {
 			if err != nil {
 				return err
 			}
-			values[i] = "(" + placeholders(len(args), 6) + ")"
+			values[i] = "(" + placeholders(len(args), 7) + ")"
 			args = append(args,
-				r.name, r.revision, r.changedAt.UnixMilli(), hint, r.fingerprint, boolean(r.fingerprintOpen))
+				r.name, r.revision, r.changedAt.UnixMilli(), hint, r.fingerprint, boolean(r.fingerprintOpen),
+				r.traceParent)
 		}
 		_, err := tx.ExecContext(ctx,
-			`INSERT INTO repository (name, revision, changed_at, hint, fingerprint, fingerprint_open)
+			`INSERT INTO repository (name, revision, changed_at, hint, fingerprint, fingerprint_open, traceparent)
 			VALUES `+strings.Join(values, ", ")+`
 			ON CONFLICT (name) DO UPDATE SET revision = excluded.revision, changed_at = excluded.changed_at,
 				hint = excluded.hint, fingerprint = excluded.fingerprint,
-				fingerprint_open = excluded.fingerprint_open`, args...)
+				fingerprint_open = excluded.fingerprint_open, traceparent = excluded.traceparent`, args...)
 		if err != nil {
 			return fmt.Errorf("write rows: %w", err)
 		}
@@ -146,7 +149,7 @@ func boolean(b bool) int64 {
 	return 0
 }
 
-const columns = "SELECT name, revision, changed_at, hint, fingerprint, swept_at FROM repository "
+const columns = "SELECT name, revision, changed_at, hint, fingerprint, swept_at, traceparent FROM repository "
 
 func selectRow(ctx context.Context, q database.Queryer, repository string) (Row, error) {
 	return scan(q.QueryRowContext(ctx, columns+"WHERE name = $1", repository).Scan)
@@ -175,7 +178,7 @@ func selectRows(ctx context.Context, q database.Queryer, where string, args ...a
 func scan(into func(...any) error) (row Row, err error) {
 	var changed, swept int64
 	var hint string
-	if err := into(&row.Repository, &row.Revision, &changed, &hint, &row.Fingerprint, &swept); err != nil {
+	if err := into(&row.Repository, &row.Revision, &changed, &hint, &row.Fingerprint, &swept, &row.TraceParent); err != nil {
 		return Row{}, fmt.Errorf("read a row: %w", err)
 	}
 	if row.Hint, err = decodeHint(hint); err != nil {

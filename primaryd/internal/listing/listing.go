@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 )
 
@@ -82,9 +83,19 @@ type Lister struct {
 	referrers referrersAPI
 }
 
+// Option of a Lister.
+type Option func(*Lister)
+
+// WithTracer makes a span of each walk that is for a caller whose RPC is traced.
+func WithTracer(t *telemetry.Tracer) Option { return func(l *Lister) { l.shared.tracer = t } }
+
 // New returns a Lister over the primary's registry and feed.
-func New(r Registry, f Feed) *Lister {
-	return &Lister{registry: r, feed: f, shared: group{walks: map[key]*walk{}}}
+func New(r Registry, f Feed, opts ...Option) *Lister {
+	l := &Lister{registry: r, feed: f, shared: group{walks: map[key]*walk{}}}
+	for _, opt := range opts {
+		opt(l)
+	}
+	return l
 }
 
 // List answers for a caller that holds the repository as of since in feed feedID: the touched tags where the feed still

@@ -4,6 +4,9 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 )
 
 // walkTimeout bounds one walk, however patient its callers are: 5,000 tags at 50 ms round trip and 16 requests in
@@ -21,8 +24,9 @@ type key struct {
 
 // group lets simultaneous callers share a walk. A walk goes on while at least one caller waits for it.
 type group struct {
-	mu    sync.Mutex
-	walks map[key]*walk
+	tracer *telemetry.Tracer
+	mu     sync.Mutex
+	walks  map[key]*walk
 }
 
 type walk struct {
@@ -31,6 +35,7 @@ type walk struct {
 	err     error
 	callers int
 	cancel  context.CancelFunc
+	span    telemetry.Span // below that of the caller who began it; the others' are linked with it
 }
 
 // do returns what run returns, run by this caller or by an earlier one that is still waiting.
@@ -50,16 +55,21 @@ func (g *group) join(ctx context.Context, k key, run func(context.Context) (List
 	defer g.mu.Unlock()
 	if w, ok := g.walks[k]; ok {
 		w.callers++
+		w.span.Join(ctx)
 		return w
 	}
 	// The walk outlives the caller that began it, if others joined: it keeps the values of its context, not its end.
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), walkTimeout)
-	w := &walk{done: make(chan struct{}), callers: 1, cancel: cancel}
+	detached, span := g.tracer.Within(detached, "walk registry", telemetry.About{Repository: k.repository, Revision: k.revision})
+	w := &walk{done: make(chan struct{}), callers: 1, cancel: cancel, span: span}
 	g.walks[k] = w
 	go func() {
 		defer close(w.done)
 		defer g.forget(k, w)
 		w.listing, w.err = run(detached)
+		span.Number("tags", int64(len(w.listing.Tags)))
+		span.Fail(registry.SideOf(w.err), w.err)
+		span.End()
 	}()
 	return w
 }

@@ -3,10 +3,14 @@ package listing
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
+	"github.com/antipode-registry/antipode/internal/telemetry/telemetrytest"
 )
 
 // call is one caller of do, and what it got.
@@ -72,6 +76,40 @@ func TestCallersAtTheSameTimeShareAWalk(t *testing.T) {
 			t.Errorf("%d walks are kept", len(g.walks))
 		}
 	})
+}
+
+// A walk is part of the trace of who began it; the others who wait for it are linked with it.
+func TestAWalkIsOneSpanForAllItsCallers(t *testing.T) {
+	t.Parallel()
+	recorder := telemetrytest.NewRecorder()
+	first, firstSpan := recorder.Traced(t.Context())
+	second, secondSpan := recorder.Traced(t.Context())
+	synctest.Test(t, func(t *testing.T) {
+		g, k, walks, release := newGroup(), key{repository: "a", revision: 7}, 0, make(chan struct{})
+		g.tracer = telemetry.NewTracer(recorder, "")
+		var waiting sync.WaitGroup
+		for _, ctx := range []context.Context{first, second} {
+			waiting.Go(func() {
+				if _, err := g.do(context.WithoutCancel(ctx), k, counted(&walks, release)); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		close(release)
+		waiting.Wait()
+		synctest.Wait()
+	})
+	firstSpan.End()
+	secondSpan.End()
+	walk := recorder.One(t, "walk registry")
+	walk.Has(t, "repository", "a", "revision", "7", "tags", "1")
+	if walk.Parent != firstSpan.SpanContext().SpanID().String() {
+		t.Errorf("the walk is below %s", walk.Parent)
+	}
+	if callers := recorder.Named("test"); len(callers[0].Links) != 0 || !slices.Equal(callers[1].Links, []string{walk.ID}) {
+		t.Errorf("the callers: %+v", callers)
+	}
 }
 
 func TestOtherQuestionsAreOtherWalks(t *testing.T) {

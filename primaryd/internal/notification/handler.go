@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/antipode-registry/antipode/internal/telemetry"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 )
 
@@ -41,7 +42,8 @@ type Options struct {
 	Appender Appender
 	Logger   *slog.Logger // nil discards
 	Metrics  *Metrics     // nil counts nothing
-	MaxBody  int64        // bytes of a body at most; 0 = 4 MiB
+	Tracer   *telemetry.Tracer
+	MaxBody  int64 // bytes of a body at most; 0 = 4 MiB
 	// Rate and Burst are how many events are taken, per second in the long run and at once; 0 = DefaultRate and
 	// DefaultBurst.
 	Rate  float64
@@ -183,13 +185,32 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request) (given answer, ev
 	if h.Untagged != nil && !h.Untagged() {
 		said.changes = slices.DeleteFunc(said.changes, isUntagged)
 	}
+	ctx, span := h.trace(r, said.changes)
+	defer span.End()
 	if len(said.changes) > 0 {
-		if _, err := h.Appender.Append(r.Context(), said.changes...); err != nil {
+		if _, err := h.Appender.Append(ctx, said.changes...); err != nil {
+			span.Fail("local", err)
 			return unavailable, 0, err
 		}
 	}
-	h.noted(r.Context(), said)
+	h.noted(ctx, said)
 	return accepted, len(said.results), nil
+}
+
+// trace begins the trace of what changed, or goes on with the sender's. Who may not notify, and what changes nothing, never
+// come here.
+func (h *handler) trace(r *http.Request, changes []feed.Change) (context.Context, telemetry.Span) {
+	if len(changes) == 0 || !h.Tracer.Enabled() {
+		return r.Context(), telemetry.Span{}
+	}
+	about := telemetry.About{Role: telemetry.Serving, Repository: changes[0].Repository} // in most there is but one change
+	if len(changes[0].Tags) > 0 {
+		about.Reference, about.Digest = changes[0].Tags[0].Tag, changes[0].Tags[0].Digest
+	}
+	ctx := telemetry.WithTraceParent(r.Context(), r.Header.Get("Traceparent"))
+	ctx, span := h.Tracer.Start(ctx, "take notification", about)
+	span.Number("changes", int64(len(changes)))
+	return ctx, span
 }
 
 func isUntagged(change feed.Change) bool {

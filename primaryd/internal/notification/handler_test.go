@@ -30,12 +30,14 @@ const pushOfATag = `{"events":[{"action":"push","target":{"repository":"a","tag"
 type recorder struct {
 	mu      sync.Mutex
 	changes []feed.Change
+	ctx     context.Context // of the last
 	err     error
 }
 
-func (r *recorder) Append(_ context.Context, changes ...feed.Change) (int64, error) {
+func (r *recorder) Append(ctx context.Context, changes ...feed.Change) (int64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.ctx = ctx
 	if r.err != nil {
 		return 0, r.err
 	}

@@ -14,6 +14,7 @@ import (
 	antipodev1 "github.com/antipode-registry/antipode/gen/antipode/v1"
 	"github.com/antipode-registry/antipode/internal/link"
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 	"github.com/antipode-registry/antipode/primaryd/internal/listing"
 	"github.com/antipode-registry/antipode/primaryd/internal/request"
@@ -41,6 +42,7 @@ type FeedOptions struct {
 	// Requests are what is asked of the sites; required.
 	Requests *request.Desk
 	Metrics  *Metrics
+	Tracer   *telemetry.Tracer
 }
 
 // FeedService implements antipode.v1.FeedService.
@@ -206,7 +208,7 @@ func (s *subscription) drain(ctx context.Context) (sent bool, err error) {
 				Changes: changes, HeadRevision: standing.Head, CursorRevision: s.cursor.Revision,
 				Incarnation: standing.Incarnation,
 			}
-			if err := s.send(&antipodev1.SubscribeResponse{Kind: &antipodev1.SubscribeResponse_Changes{Changes: batch}}); err != nil {
+			if err := s.sendBatch(ctx, batch); err != nil {
 				return sent, err
 			}
 		}
@@ -214,6 +216,27 @@ func (s *subscription) drain(ctx context.Context) (sent bool, err error) {
 			return sent, nil
 		}
 	}
+}
+
+// sendBatch sends changes. Each that is traced gets a span, so that its trace says when it left for whom.
+func (s *subscription) sendBatch(ctx context.Context, batch *antipodev1.ChangeBatch) error {
+	var spans []telemetry.Span
+	for _, change := range batch.GetChanges() {
+		if change.GetTraceparent() == "" {
+			continue
+		}
+		_, span := s.opts.Tracer.Start(telemetry.WithTraceParent(ctx, change.GetTraceparent()), "send change",
+			telemetry.About{
+				Role: telemetry.Handing, Node: s.id.Name, Repository: change.GetRepository(), Revision: change.GetRevision(),
+			})
+		spans = append(spans, span)
+	}
+	err := s.send(&antipodev1.SubscribeResponse{Kind: &antipodev1.SubscribeResponse_Changes{Changes: batch}})
+	for _, span := range spans {
+		span.Fail("primary", err)
+		span.End()
+	}
+	return err
 }
 
 // tell sends what is asked of the site and was not sent on this stream. It moves no cursor and is no sign that the feed
@@ -259,6 +282,7 @@ func (s *subscription) visible(rows []feed.Row) []*antipodev1.Change {
 		if s.access.MaySee(s.id, row.Repository) {
 			change := &antipodev1.Change{
 				Repository: row.Repository, Revision: row.Revision, ChangedAt: timestamppb.New(row.ChangedAt),
+				Traceparent: s.traceParent(row),
 			}
 			if row.Revision > s.hintless {
 				change.Hint = hintProto(row.Hint)
@@ -267,6 +291,17 @@ func (s *subscription) visible(rows []feed.Row) []*antipodev1.Change {
 		}
 	}
 	return changes
+}
+
+// tracedFor is how long a site may go on with the trace of a change: what is told to a new site months later is no part of
+// a push any more.
+const tracedFor = 24 * time.Hour
+
+func (s *subscription) traceParent(row feed.Row) string {
+	if !s.opts.Tracer.Enabled() || time.Since(row.ChangedAt) > tracedFor {
+		return ""
+	}
+	return row.TraceParent
 }
 
 func (s *subscription) beat() error {

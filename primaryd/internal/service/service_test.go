@@ -23,6 +23,8 @@ import (
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
 	"github.com/antipode-registry/antipode/internal/link"
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
+	"github.com/antipode-registry/antipode/internal/telemetry/telemetrytest"
 	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 	"github.com/antipode-registry/antipode/primaryd/internal/listing"
 	"github.com/antipode-registry/antipode/primaryd/internal/node"
@@ -45,6 +47,7 @@ type parts struct {
 	stopping chan struct{}
 
 	requests *request.Desk
+	spans    *telemetrytest.Recorder
 
 	feedService *service.FeedService
 	nodeService *service.NodeService
@@ -53,9 +56,10 @@ type parts struct {
 // newParts configures the nodes eu, which may see everything, and team, which may see team/**, and the operator ops.
 func newParts(t testing.TB, db *database.DB) *parts {
 	t.Helper()
-	p := &parts{db: db, registry: &stub{}, stopping: make(chan struct{})}
+	p := &parts{db: db, registry: &stub{}, stopping: make(chan struct{}), spans: telemetrytest.NewRecorder()}
+	tracer := telemetry.NewTracer(p.spans, "")
 	var err error
-	if p.feed, err = feed.Open(t.Context(), db, feed.Options{}); err != nil {
+	if p.feed, err = feed.Open(t.Context(), db, feed.Options{Tracer: tracer}); err != nil {
 		t.Fatal(err)
 	}
 	p.nodes, err = node.Open(t.Context(), db, []node.Config{
@@ -83,7 +87,7 @@ func newParts(t testing.TB, db *database.DB) *parts {
 	p.access = service.Access{Nodes: p.nodes, Operators: service.NewOperators("ops")}
 	p.feedService = service.NewFeedService(p.access, p.feed, listing.New(p.registry, p.feed), service.FeedOptions{
 		Heartbeat: interval, RegistryURL: "http://primary:5000", Version: "v1", Stopping: p.stopping,
-		Requests: p.requests,
+		Requests: p.requests, Tracer: tracer,
 	})
 	p.nodeService = service.NewNodeService(p.access, p.feed, service.NodeOptions{
 		ReportWithin: interval, Stopping: p.stopping, Requests: p.requests,

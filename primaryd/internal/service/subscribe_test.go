@@ -19,6 +19,9 @@ import (
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
 	"github.com/antipode-registry/antipode/internal/link"
 	"github.com/antipode-registry/antipode/internal/registrytest"
+	"github.com/antipode-registry/antipode/internal/telemetry"
+	"github.com/antipode-registry/antipode/internal/telemetry/telemetrytest"
+	"github.com/antipode-registry/antipode/primaryd/internal/feed"
 )
 
 // told is a message in short: "hello 3", "a:1 b:2 cursor 2 head 3", "heartbeat cursor 3 head 3".
@@ -75,6 +78,39 @@ func TestSubscribeFromTheBeginningAndOn(t *testing.T) {
 	s.expect(t, "c:7 cursor 7 head 7")
 	p.push(t, "new")
 	s.expect(t, "new:8 cursor 8 head 8")
+}
+
+// A change carries its trace for a day.
+func TestSubscribeTellsTheTrace(t *testing.T) {
+	t.Parallel()
+	p := sqlite(t)
+	ctx := telemetry.WithTraceParent(t.Context(), telemetrytest.TraceParent)
+	for _, change := range []feed.Change{
+		{Repository: "a", Unknown: true}, {Repository: "old", Unknown: true, At: time.Now().Add(-25 * time.Hour)},
+	} {
+		if _, err := p.feed.Append(ctx, change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.push(t, "untraced")
+	s := subscribe(deadline(t), t, p.run(t), "node/eu", &antipodev1.SubscribeRequest{Node: "eu"})
+	s.expect(t, "hello 3")
+	message, err := s.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{telemetrytest.TraceParent, "", ""} {
+		if got := message.GetChanges().GetChanges()[i]; got.GetTraceparent() != want {
+			t.Errorf("%v, want the traceparent %q", got, want)
+		}
+	}
+	p.push(t, "untraced")
+	s.expect(t, "untraced:4 cursor 4 head 4") // so that the send before is over
+	span := p.spans.One(t, "send change")
+	span.Has(t, "node", "eu", "repository", "a", "revision", "1")
+	if span.Trace != telemetrytest.Trace || span.Parent != telemetrytest.Parent {
+		t.Errorf("span: %+v", span)
+	}
 }
 
 func TestSubscribeResumes(t *testing.T) {

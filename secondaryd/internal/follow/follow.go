@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/antipode-registry/antipode/client"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
 
@@ -49,6 +50,7 @@ type Options struct {
 	// Asked takes events that carry a request to the site; it must not block. nil ignores them.
 	Asked  func(event client.Event)
 	Logger *slog.Logger
+	Tracer *telemetry.Tracer
 }
 
 // Follower follows the feed. Its accessors are safe for concurrent use with Run.
@@ -175,13 +177,18 @@ func (f *Follower) take(ctx context.Context, event client.Event, cursor *trackin
 		}
 		changes = append(changes, tracking.Change{
 			Repository: change.Repository, Revision: change.Revision, ChangedAt: change.ChangedAt, Class: class,
-			Hint: hintOf(change.Hint),
+			Hint: hintOf(change.Hint), TraceParent: f.traceParent(change),
 		})
 	}
+	spans := f.received(ctx, changes)
 	err := f.tracking.Apply(ctx, tracking.Batch{
 		FeedID: event.FeedID, Incarnation: event.Incarnation, Changes: changes, Cursor: event.Cursor, Head: event.Head,
 		ChangedAt: changedAt(event), HeadChangedAt: event.HeadChangedAt,
 	})
+	for _, span := range spans {
+		span.Fail("local", err)
+		span.End()
+	}
 	if err != nil {
 		return err
 	}
@@ -203,6 +210,27 @@ func hintOf(said *client.Hint) (h tracking.Hint) {
 		})
 	}
 	return h
+}
+
+// traceParent is the trace that the sync of a change goes on with: where it is traced here too, and the primary named one.
+func (f *Follower) traceParent(change client.Change) string {
+	if !f.opts.Tracer.Enabled() {
+		return ""
+	}
+	return telemetry.SampledTraceParent(change.TraceParent)
+}
+
+// received begins a span for each change that is traced, so that its trace says when it was stored here.
+func (f *Follower) received(ctx context.Context, changes []tracking.Change) (spans []telemetry.Span) {
+	for _, change := range changes {
+		if change.TraceParent == "" {
+			continue
+		}
+		_, span := f.opts.Tracer.Start(telemetry.WithTraceParent(ctx, change.TraceParent), "receive change",
+			telemetry.About{Role: telemetry.Carrying, Repository: change.Repository, Revision: change.Revision})
+		spans = append(spans, span)
+	}
+	return spans
 }
 
 // changedAt is when the change at the event's cursor happened, as far as the event tells; zero where it does not.

@@ -19,6 +19,8 @@ import (
 	"github.com/antipode-registry/antipode/client"
 	"github.com/antipode-registry/antipode/internal/database"
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
+	"github.com/antipode-registry/antipode/internal/telemetry"
+	"github.com/antipode-registry/antipode/internal/telemetry/telemetrytest"
 	"github.com/antipode-registry/antipode/secondaryd/internal/follow"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
 )
@@ -191,6 +193,52 @@ func TestFollow(t *testing.T) {
 }
 
 // A heartbeat without news writes no row, and moves the cursor only if it says so.
+// What the primary says of a trace is stored if it is one, and if there are traces here at all; whatever it is, the change
+// itself is stored.
+func TestTracesAreGoneOnWith(t *testing.T) {
+	t.Parallel()
+	const junk = "00-not-a-trace"
+	for name, test := range map[string]struct {
+		said, want string
+		off        bool
+	}{
+		"traced": {said: telemetrytest.TraceParent, want: telemetrytest.TraceParent}, "not traced": {}, "junk": {said: junk},
+		"not sampled": {said: telemetrytest.TraceParent[:54] + "0"},
+		"endless":     {said: telemetrytest.TraceParent + strings.Repeat("-", 1<<20)},
+		"off":         {said: telemetrytest.TraceParent, off: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			changed := change("a", 1)
+			changed.TraceParent = test.said
+			store, recorder := newStore(t, databasetest.OpenSQLite(t)), telemetrytest.NewRecorder()
+			options := follow.Options{Node: node, Logger: slog.New(slog.DiscardHandler)}
+			if !test.off {
+				options.Tracer = telemetry.NewTracer(recorder, node)
+			}
+			f := follow.New(&feed{streams: []stream{{events: []client.Event{hello(0), batch(1, 1, 0, changed)}, err: errCut}}}, store, options)
+			if _, err := f.Stream(t.Context()); !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+			lease, err := store.Claim(t.Context(), "worker", tracking.LiveFirst)
+			if err != nil || lease == nil || lease.TraceParent != test.want {
+				t.Errorf("claimed %+v, %v; want the traceparent %q", lease, err, test.want)
+			}
+			if test.want == "" {
+				if spans := recorder.Spans(); len(spans) != 0 {
+					t.Errorf("spans: %+v", spans)
+				}
+				return
+			}
+			span := recorder.One(t, "receive change")
+			span.Has(t, "node", node, "repository", "a", "revision", "1")
+			if span.Trace != telemetrytest.Trace || span.Parent != telemetrytest.Parent {
+				t.Errorf("span: %+v", span)
+			}
+		})
+	}
+}
+
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
 	calls := &calls{cursor: tracking.Cursor{FeedID: feedID, Revision: 5, Head: 5}}

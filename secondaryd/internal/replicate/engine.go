@@ -9,6 +9,7 @@ package replicate
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/antipode-registry/antipode/client"
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 	"github.com/antipode-registry/antipode/internal/transfer"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
@@ -26,7 +28,7 @@ type Primary interface {
 	Tags(ctx context.Context, repository string, since client.Position) (client.Listing, error)
 }
 
-// Options of an Engine; all but Metrics are required.
+// Options of an Engine; all but Metrics and Tracer are required.
 type Options struct {
 	// Owner names this process in the leases that it holds.
 	Owner string
@@ -45,6 +47,7 @@ type Options struct {
 	SourceURL string
 	Logger    *slog.Logger
 	Metrics   *Metrics
+	Tracer    *telemetry.Tracer
 }
 
 // Parts are what an Engine works with.
@@ -126,6 +129,10 @@ func (e *Engine) wait(ctx context.Context, wake, freed <-chan struct{}, pick tra
 func (e *Engine) run(ctx context.Context, lease *tracking.Lease, asked time.Time) {
 	log := e.opts.Logger.With("repository", lease.Repository, "revision", lease.Wanted)
 	began := time.Now()
+	ctx, span := e.opts.Tracer.Start(telemetry.WithTraceParent(ctx, lease.TraceParent), "sync repository", telemetry.About{
+		Role: telemetry.Carrying, Repository: lease.Repository, Revision: lease.Wanted,
+	})
+	defer span.End()
 	work, end := e.active.begin(lease.Repository)
 	defer end()
 	leased, held := hold(ctx, e.Tracking, lease, asked, e.opts.Lease)
@@ -138,7 +145,8 @@ func (e *Engine) run(ctx context.Context, lease *tracking.Lease, asked time.Time
 	record, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := e.Tracking.Finish(record, lease, outcome); err != nil {
-		log.Error("could not record the outcome; the repository becomes due again when its lease runs out",
+		span.Fail(sideLocal, err)
+		log.ErrorContext(ctx, "could not record the outcome; the repository becomes due again when its lease runs out",
 			"side", "local", "error", err)
 		e.opts.Metrics.synced("lost", "", time.Since(began))
 		return
@@ -146,23 +154,36 @@ func (e *Engine) run(ctx context.Context, lease *tracking.Lease, asked time.Time
 	if outcome.Synced {
 		e.opts.Metrics.arrived(lease, time.Now())
 	}
-	e.report(log, outcome, time.Since(began))
+	e.report(ctx, log, outcome, time.Since(began))
+	describe(span, outcome)
 }
 
-func (e *Engine) report(log *slog.Logger, outcome tracking.Outcome, took time.Duration) {
+// describe says on the span what came of the sync.
+func describe(span telemetry.Span, outcome tracking.Outcome) {
+	if f := outcome.Failure; f != nil {
+		span.Text("reference", f.Reference)
+		span.Fail(f.Side, errors.New(f.Message))
+	}
+	span.Text("held", outcome.Held)
+	if outcome.Retry > 0 {
+		span.Number("retry_ms", outcome.Retry.Milliseconds())
+	}
+}
+
+func (e *Engine) report(ctx context.Context, log *slog.Logger, outcome tracking.Outcome, took time.Duration) {
 	switch {
 	case outcome.Failure != nil:
 		f := outcome.Failure
-		log.Warn("sync failed", "side", f.Side, "reference", f.Reference, "error", f.Message, "seconds", took.Seconds())
+		log.WarnContext(ctx, "sync failed", "side", f.Side, "reference", f.Reference, "error", f.Message, "seconds", took.Seconds())
 		e.opts.Metrics.synced("failed", f.Side, took)
 	case outcome.Held != "":
-		log.Warn("removals withheld", "reason", outcome.Held, "seconds", took.Seconds())
+		log.WarnContext(ctx, "removals withheld", "reason", outcome.Held, "seconds", took.Seconds())
 		e.opts.Metrics.synced("held", "", took)
 	case outcome.Synced:
-		log.Info("synced", "seconds", took.Seconds())
+		log.InfoContext(ctx, "synced", "seconds", took.Seconds())
 		e.opts.Metrics.synced("synced", "", took)
 	default:
-		log.Info("not settled yet; looking again soon", "seconds", took.Seconds())
+		log.InfoContext(ctx, "not settled yet; looking again soon", "seconds", took.Seconds())
 		e.opts.Metrics.synced("unsettled", "", took)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/antipode-registry/antipode/internal/registry"
+	"github.com/antipode-registry/antipode/internal/telemetry"
 	"github.com/antipode-registry/antipode/internal/transfer"
 	"github.com/antipode-registry/antipode/secondaryd/internal/plan"
 	"github.com/antipode-registry/antipode/secondaryd/internal/tracking"
@@ -34,7 +35,7 @@ func (a *attempt) removeAll(ctx context.Context, c comparison, result *applied) 
 // removeEach returns whether it makes sense to go on.
 func (a *attempt) removeEach(ctx context.Context, removals []plan.Removal, result *applied) bool {
 	for _, removal := range removals {
-		if err := a.remove(ctx, removal); err != nil {
+		if err := a.traced(ctx, removal); err != nil {
 			result.errs = append(result.errs, &referenceError{reference: removal.Tag, err: err})
 			a.story.add("failed", removal.Tag, removal.Digest, "", err.Error())
 			if !refused(err) {
@@ -52,6 +53,17 @@ func (a *attempt) removeEach(ctx context.Context, removals []plan.Removal, resul
 		a.story.add("removed", removal.Tag, "", removal.Digest, "the primary no longer has it")
 	}
 	return true
+}
+
+// traced removes within a span.
+func (a *attempt) traced(ctx context.Context, removal plan.Removal) error {
+	ctx, span := a.opts.Tracer.Within(ctx, "remove tag", telemetry.About{
+		Repository: a.target, Reference: removal.Tag, Digest: removal.Digest,
+	})
+	defer span.End()
+	err := a.remove(ctx, removal)
+	span.Fail(sideOf(err), err)
+	return err
 }
 
 // remove deletes one tag, or one manifest without a tag.

@@ -116,7 +116,7 @@ func (a *attempt) giveBack(ctx context.Context, n int64) {
 	ctx, cancel := context.WithTimeout(ctx, giveBackWithin)
 	defer cancel()
 	if err := a.Tracking.ReturnRemovals(ctx, n); err != nil {
-		a.opts.Logger.Warn("removals that were not made still count for the site's brake", "side", sideLocal,
+		a.opts.Logger.WarnContext(ctx, "removals that were not made still count for the site's brake", "side", sideLocal,
 			"repository", a.lease.Repository, "error", err)
 	}
 }

@@ -72,6 +72,9 @@ func (s *Store) Apply(ctx context.Context, batch Batch) error {
 	})
 }
 
+// traceParentBytes is what the schema allows: the length of a traceparent of version 00.
+const traceParentBytes = 55
+
 func (c Change) check() error {
 	switch {
 	case c.Repository == "":
@@ -80,6 +83,8 @@ func (c Change) check() error {
 		return fmt.Errorf("repository %s: revision %d is not above zero", c.Repository, c.Revision)
 	case c.Class != Live && c.Class != Backfill:
 		return fmt.Errorf("repository %s: unknown class %d", c.Repository, c.Class)
+	case len(c.TraceParent) > traceParentBytes:
+		return fmt.Errorf("repository %s: a traceparent of %d bytes", c.Repository, len(c.TraceParent))
 	}
 	return nil
 }
@@ -113,13 +118,14 @@ func upsert(ctx context.Context, tx *database.Tx, changes []Change, now int64) (
 			return 0, err
 		}
 		inserted += int64(len(batch)) - known
-		args := make([]any, 0, 7*len(batch))
+		args := make([]any, 0, 8*len(batch))
 		for _, c := range batch {
 			hint, err := c.Hint.encode()
 			if err != nil {
 				return 0, err
 			}
-			args = append(args, c.Repository, c.Revision, int64(c.Class), now, orNow(c.ChangedAt, now), now, hint)
+			args = append(args, c.Repository, c.Revision, int64(c.Class), now, orNow(c.ChangedAt, now), now, hint,
+				c.TraceParent)
 		}
 		if _, err := tx.ExecContext(ctx, upsertStatement(len(batch)), args...); err != nil {
 			return 0, fmt.Errorf("store %d changes: %w", len(batch), err)
@@ -142,7 +148,7 @@ func merge(changes []Change) []Change {
 		}
 		m := &merged[i]
 		if c.Revision > m.Revision {
-			m.Hint = c.Hint
+			m.Hint, m.TraceParent = c.Hint, c.TraceParent
 		}
 		m.Revision, m.Class = max(m.Revision, c.Revision), min(m.Class, c.Class)
 		if c.ChangedAt.Before(m.ChangedAt) {
@@ -172,10 +178,12 @@ func countKnown(ctx context.Context, tx *database.Tx, batch []Change) (known int
 // Fences begin at the time of the insert: a repository that left the site's scope and came back must not count up to
 // the fence of a lease from before.
 func upsertStatement(rows int) string {
-	return `INSERT INTO repository (name, wanted_revision, class, next_attempt_at, oldest_unsynced_at, fence, hint)
-VALUES ` + placeholders(rows, 7) + `
+	return `INSERT INTO repository (name, wanted_revision, class, next_attempt_at, oldest_unsynced_at, fence, hint,
+	traceparent)
+VALUES ` + placeholders(rows, 8) + `
 ON CONFLICT (name) DO UPDATE SET
 	wanted_revision = excluded.wanted_revision, hint = excluded.hint,
+	traceparent = excluded.traceparent,
 	class = CASE WHEN repository.phase = 'synced' OR excluded.class < repository.class
 		THEN excluded.class ELSE repository.class END,
 	next_attempt_at = CASE
@@ -221,7 +229,7 @@ func startOver(ctx context.Context, tx *database.Tx, now int64) error {
 		return fmt.Errorf("reset the cursor: %w", err)
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE repository SET wanted_revision = 0, synced_revision = -1, class = $1,
-		hint = '', next_attempt_at = $2, lease_until = 0, lease_owner = '', fence = fence + 1, relist = FALSE,
+		hint = '', traceparent = '', next_attempt_at = $2, lease_until = 0, lease_owner = '', fence = fence + 1, relist = FALSE,
 		oldest_unsynced_at = COALESCE(oldest_unsynced_at, $2), changed_since_claim_at = NULL`, int64(Backfill), now)
 	if err != nil {
 		return fmt.Errorf("make every repository due: %w", err)

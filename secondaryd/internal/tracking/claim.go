@@ -86,10 +86,10 @@ func (s *Store) claimClass(ctx context.Context, tx *database.Tx, owner string, c
 		tag_sum = CASE WHEN lease_until > 0 THEN '' ELSE tag_sum END,
 		relist = FALSE, changed_since_claim_at = NULL WHERE name = (`+claimQuery+tx.SkipLocked()+`)
 		RETURNING name, wanted_revision, synced_revision, fence, tag_count, tag_sum, verify, held_reason, released,
-		failures, oldest_unsynced_at`,
+		failures, oldest_unsynced_at, traceparent`,
 		int64(class), now, now+s.opts.Lease.Milliseconds(), owner, selection, renamed,
 	).Scan(&lease.Repository, &lease.Wanted, &lease.Synced, &lease.Fence, &lease.TagCount, &lease.Sum, &lease.Verify, &lease.Held,
-		&lease.Released, &lease.Failures, &changed)
+		&lease.Released, &lease.Failures, &changed, &lease.TraceParent)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // nothing is due
 	}

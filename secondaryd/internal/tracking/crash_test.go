@@ -84,7 +84,7 @@ func whole(t testing.TB, db *database.DB) {
 func known(t testing.TB, s *tracking.Store) {
 	t.Helper()
 	on(t, s).must(s.Apply(t.Context(), tracking.Batch{FeedID: feedID, Changes: []tracking.Change{
-		{Repository: "a", Revision: 1, ChangedAt: at(1), Class: tracking.Live},
+		{Repository: "a", Revision: 1, ChangedAt: at(1), Class: tracking.Live, TraceParent: firstTrace},
 		{Repository: "b", Revision: 2, ChangedAt: at(2), Class: tracking.Backfill},
 		{Repository: "c", Revision: 3, ChangedAt: at(3), Class: tracking.Backfill},
 	}, Cursor: 3, Head: 3}))
@@ -117,8 +117,8 @@ func following() []operation {
 	return []operation{
 		{Name: "Apply", Prepare: known, Run: func(ctx context.Context, s *tracking.Store) error {
 			return s.Apply(ctx, tracking.Batch{FeedID: feedID, Changes: []tracking.Change{
-				{Repository: "a", Revision: 4, ChangedAt: at(4), Class: tracking.Live},
-				{Repository: "d", Revision: 5, ChangedAt: at(5), Class: tracking.Live},
+				{Repository: "a", Revision: 4, ChangedAt: at(4), Class: tracking.Live, TraceParent: secondTrace},
+				{Repository: "d", Revision: 5, ChangedAt: at(5), Class: tracking.Live, TraceParent: firstTrace},
 				{Repository: "e", Revision: 6, ChangedAt: at(6), Class: tracking.Backfill},
 			}, Cursor: 6, Head: 9})
 		}},

@@ -98,13 +98,15 @@ func (s *Store) leased(ctx context.Context, tx *database.Tx, l *Lease, now int64
 	return r, nil
 }
 
-// store writes the row back and ends its lease.
+// store writes the row back and ends its lease. Once all is on the site, its trace is told to the end: what is done with
+// the row later, a verification or a resync, is not of it.
 func (r *row) store(ctx context.Context, tx *database.Tx, name string) error {
 	_, err := tx.ExecContext(ctx, `UPDATE repository SET lease_until = 0, lease_owner = '', relist = FALSE,
 		synced_revision = $2, next_attempt_at = $3, failures = $4, failed_at = $5, failure_reference = $6,
 		failure_side = $7, failure_message = $8, held_reason = $9, released = $10, oldest_unsynced_at = $11,
 		last_synced_at = $12, tag_count = $13, tag_sum = $14, verify = $15, verified_at = $16,
-		damaged = $17, hint = CASE WHEN wanted_revision = $2 THEN '' ELSE hint END WHERE name = $1`,
+		damaged = $17, hint = CASE WHEN wanted_revision = $2 THEN '' ELSE hint END,
+		traceparent = CASE WHEN wanted_revision = $2 THEN '' ELSE traceparent END WHERE name = $1`,
 		name, r.synced, r.nextAttempt, r.failures, r.failedAt, r.failure.Reference, r.failure.Side, r.failure.Message,
 		r.held, r.released, r.oldest, r.lastSynced, r.tagCount, r.sum, int64(r.verify), r.verifiedAt,
 		r.damaged)

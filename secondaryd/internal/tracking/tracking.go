@@ -49,6 +49,8 @@ type Change struct {
 	ChangedAt  time.Time // zero = now
 	Class      Class
 	Hint       Hint // which tags are known to be touched; the zero Hint where none are
+
+	TraceParent string // names its trace, see package telemetry; "" where it is not traced
 }
 
 // Cursor says how far the subscription has come. Its zero value is a store that has not heard of any feed.
@@ -120,6 +122,8 @@ type Lease struct {
 	Released   bool   // an operator lifted the brake for this sync
 	Failures   int
 	ChangedAt  time.Time // when the oldest change happened that a success brings; zero where none is known
+
+	TraceParent string // of the newest change that a success brings, see package telemetry; "" where that is not traced
 }
 
 // Depth says how thoroughly a sync checks what the site holds, beyond its tags.
