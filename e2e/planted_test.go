@@ -15,6 +15,7 @@ import (
 
 	"github.com/antipode-registry/antipode/internal/database/databasetest"
 	"github.com/antipode-registry/antipode/internal/registrytest"
+	"github.com/antipode-registry/antipode/internal/telemetry/telemetrytest"
 )
 
 // The secrets of this test besides the notification secret: each occurs nowhere else.
@@ -82,7 +83,8 @@ func TestSecretsStayIn(t *testing.T) {
 	t.Parallel()
 	databasetest.SkipWithoutPostgres(t)
 	server := databasetest.Server(t)
-	p := newPair(t, withPrimaryProxy(), withSiteProxy(),
+	collector := telemetrytest.New(t)
+	p := newPair(t, withPrimaryProxy(), withSiteProxy(), withTraces("http://"+collector.Address()),
 		withPrimaryConfig("database", withPassword(t, databasetest.NewDatabase(t, server))),
 		withSecondaryConfig("database", withPassword(t, databasetest.NewDatabase(t, server))))
 	p.write("config.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q},%q:{"auth":%q}}}`,
@@ -99,8 +101,13 @@ func TestSecretsStayIn(t *testing.T) {
 	p.everythingFails(t)
 	p.listen(t, said)
 	p.startsThatFail(t, said)
-	said.WriteString(p.Primary.Log() + p.Secondary.Log())
-	for _, known := range []string{"team/app", "team/signed", "antipode_", "notification not accepted", "DENIED", "registry.url"} {
+	p.Primary.Stop()
+	p.Secondary.Stop() // now all spans are there
+	said.WriteString(p.Primary.Log() + p.Secondary.Log() + collector.Text())
+	for _, known := range []string{
+		"team/app", "team/signed", "antipode_", "notification not accepted", "DENIED", "registry.url",
+		"take notification", "sync repository",
+	} {
 		if !strings.Contains(said.String(), known) {
 			t.Errorf("nobody said %q: what was looked through is not what was meant", known)
 		}
