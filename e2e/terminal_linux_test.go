@@ -115,12 +115,13 @@ func TestProgressOnATerminal(t *testing.T) {
 	if out, code := promoted(); code != 0 || !strings.Contains(out, "nothing is missing") {
 		t.Errorf("exit code %d: %q", code, out)
 	}
-	if err := contains(s.shown(), "verifying 0 of 1 repositories", "comparing with the primary's registry: 1 of 1 repositories"); err != nil {
-		t.Error(err)
-	}
-	if !strings.HasSuffix(s.shown(), "\r\x1b[K") {
-		t.Errorf("the line was left: %q", s.shown())
-	}
+	// What a program wrote before its end is read off the terminal after it.
+	eventually(t, func(context.Context) error {
+		if !strings.HasSuffix(s.shown(), "\r\x1b[K") {
+			return fmt.Errorf("the line was left: %q", s.shown())
+		}
+		return contains(s.shown(), "verifying 0 of 1 repositories", "comparing with the primary's registry: 1 of 1 repositories")
+	})
 	// Piped, and as JSON on a terminal, there is no line; and who asks for too little time is told so.
 	if _, stderr, code := p.Secondary.Command("resync", "app", "--wait"); code != 0 || stderr != "" {
 		t.Errorf("piped: exit code %d, %q", code, stderr)
