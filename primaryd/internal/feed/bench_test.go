@@ -34,6 +34,37 @@ func BenchmarkMillion(b *testing.B) {
 	}
 }
 
+// BenchmarkChange has one repository of a hundred, and of a million, change at a time, and a subscriber read that.
+//
+//	go test ./primaryd/internal/feed -run '^$' -bench Change -benchtime 300x
+func BenchmarkChange(b *testing.B) {
+	for name, open := range map[string]func(testing.TB) *database.DB{
+		"sqlite": databasetest.OpenSQLite, "postgres": databasetest.OpenPostgres,
+	} {
+		for _, size := range []int{100, 1_000_000} {
+			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) {
+				f := start(b, open(b))
+				fillFeed(b, f, size)
+				var took []time.Duration
+				for i := 0; b.Loop(); i++ {
+					began := time.Now()
+					n := i * 7919 % size
+					head, err := f.Append(b.Context(), push(fmt.Sprintf("team-%03d/service-%07d", n%1000, n), "v1"))
+					if err != nil {
+						b.Fatal(err)
+					}
+					if rows, _, err := f.Read(b.Context(), feed.Cursor{Revision: head - 1}, 500); err != nil || len(rows) != 1 {
+						b.Fatalf("%d rows, %v", len(rows), err)
+					}
+					took = append(took, time.Since(began))
+				}
+				slices.Sort(took)
+				b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			})
+		}
+	}
+}
+
 func fillFeed(b *testing.B, f *feed.Feed, repositories int) {
 	b.Helper()
 	names := make([]string, repositories)

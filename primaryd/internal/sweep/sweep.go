@@ -71,6 +71,8 @@ type Sweeper struct {
 	feed     Feed
 	opts     Options
 	now      chan struct{}
+	hurries  hurries
+	compared int // repositories of the last round
 }
 
 // New returns a Sweeper; Run starts it.
@@ -78,26 +80,30 @@ func New(r Registry, l Lister, f Feed, opts Options) *Sweeper {
 	return &Sweeper{registry: r, lister: l, feed: f, opts: opts, now: make(chan struct{}, 1)}
 }
 
-// Now asks for a round as soon as the running one has ended. It never blocks.
+// Now asks for a round as soon as the running one has ended, which then takes no more time than it needs. It never blocks.
 func (s *Sweeper) Now() {
 	select {
 	case s.now <- struct{}{}:
 	default:
 	}
+	s.hurries.up()
 }
 
-// Run sweeps until ctx ends. A round that was given up is tried again with back-off; one that only left something out
+// Run sweeps until ctx ends. A round that is due by the interval alone is spread over a twentieth of it; the first, and one
+// that was asked for, is not. A round that was given up is tried again with back-off; one that only left something out
 // is not, or a registry with one broken repository would be walked for ever.
 func (s *Sweeper) Run(ctx context.Context) error {
 	failures := 0
-	for ctx.Err() == nil {
-		if err := s.Round(ctx); ctx.Err() == nil {
+	for due := false; ctx.Err() == nil; {
+		if err := s.round(ctx, due); ctx.Err() == nil {
 			failures = s.conclude(err, failures)
 		}
 		timer := time.NewTimer(s.pause(failures))
 		select {
 		case <-timer.C:
+			due = failures == 0
 		case <-s.now:
+			due = false
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -135,13 +141,20 @@ func (s *Sweeper) pause(failures int) time.Duration {
 //
 // Its error wraps ErrIncomplete when it came to its end, but the registry does not show its catalog, as hosted ones do
 // not, or some repositories could not be compared. With any other error it was given up.
-func (s *Sweeper) Round(ctx context.Context) error {
+func (s *Sweeper) Round(ctx context.Context) error { return s.round(ctx, false) }
+
+// round is Round, spread over time where it is due by the interval alone.
+func (s *Sweeper) round(ctx context.Context, due bool) error {
 	r := round{Sweeper: s, began: time.Now()}
+	if due && s.compared > 0 {
+		r.pace = &pace{step: s.opts.Interval / spreadOver / time.Duration(s.compared), hurry: s.hurries.begin()}
+	}
 	hidden, err := r.discover(ctx)
 	if err != nil {
 		return err
 	}
 	err = r.compare(ctx)
+	s.compared = r.compared
 	r.report()
 	if err != nil {
 		return err
@@ -153,6 +166,7 @@ func (s *Sweeper) Round(ctx context.Context) error {
 type round struct {
 	*Sweeper
 	began time.Time
+	pace  *pace
 	added int
 
 	mu                        sync.Mutex
@@ -219,6 +233,7 @@ func (r *round) each(ctx context.Context, rows []feed.Row) {
 		if ctx.Err() != nil || r.outage() != nil {
 			break
 		}
+		r.pace.await(ctx)
 		workers.Go(func() error {
 			compared, bumped, err := r.one(ctx, row.Repository)
 			if ctx.Err() == nil {

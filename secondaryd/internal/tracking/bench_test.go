@@ -1,6 +1,7 @@
 package tracking_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -32,6 +33,34 @@ func BenchmarkMillion(b *testing.B) {
 			s.analyze()
 			b.Run("caught up", func(b *testing.B) { measure(b, s) })
 		})
+	}
+}
+
+// BenchmarkChange has one repository of a hundred, and of a million, change at a time while all others are synced: its
+// change is stored with the cursor, claimed and recorded as synced.
+//
+//	go test ./secondaryd/internal/tracking -run '^$' -bench Change -benchtime 300x
+func BenchmarkChange(b *testing.B) {
+	for name, open := range map[string]func(testing.TB) *database.DB{
+		"sqlite": databasetest.OpenSQLite, "postgres": databasetest.OpenPostgres,
+	} {
+		for _, size := range []int64{100, million} {
+			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) {
+				s := newSite(b, open(b), tracking.Options{})
+				s.fill(int(size))
+				s.exec(`UPDATE repository SET synced_revision = wanted_revision, oldest_unsynced_at = NULL, last_synced_at = 1`)
+				s.analyze()
+				var took []time.Duration
+				for revision := size + 2; b.Loop(); revision++ {
+					began := time.Now()
+					s.change(fmt.Sprintf("repository-%05d", revision*7919%size), revision, tracking.Live)
+					s.finish(s.claim(tracking.LiveFirst), synced())
+					took = append(took, time.Since(began))
+				}
+				slices.Sort(took)
+				b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			})
+		}
 	}
 }
 
