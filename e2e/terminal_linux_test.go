@@ -120,7 +120,7 @@ func TestProgressOnATerminal(t *testing.T) {
 		if !strings.HasSuffix(s.shown(), "\r\x1b[K") {
 			return fmt.Errorf("the line was left: %q", s.shown())
 		}
-		return contains(s.shown(), "verifying 0 of 1 repositories", "comparing with the primary's registry: 1 of 1 repositories")
+		return contains(s.shown(), "verifying: asked for", "comparing with the primary's registry: 1 of 1 repositories")
 	})
 	// Piped, and as JSON on a terminal, there is no line; and who asks for too little time is told so.
 	if _, stderr, code := p.Secondary.Command("resync", "app", "--wait"); code != 0 || stderr != "" {

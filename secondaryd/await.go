@@ -61,6 +61,7 @@ func (a *await) done(ctx context.Context, api antipodev1.ReplicationServiceClien
 		return nil
 	}
 	defer line.Clear()
+	line.Show("%s: asked for", a.doing)
 	var pace cli.Pace
 	for {
 		text, over, err := a.look(ctx, api, &pace)
