@@ -102,13 +102,13 @@ func serve(ctx context.Context, path string, cfg *settings, logger *slog.Logger)
 		if d.http != nil {
 			err = errors.Join(err, d.http.Close()) // of which run would have taken care
 		}
-		return errors.Join(err, d.close())
+		return errors.Join(err, d.close()) //nolint:contextcheck // ctx has ended, and what is left is bounded
 	}
 	d.logger.Info("listening", "service", "http", "address", d.http.Addr().String())
 	d.logger.Info("listening", "service", "grpc", "address", d.server.Addr().String())
 	err := d.run(ctx)
 	d.logger.Info("stopped")
-	return errors.Join(err, d.close())
+	return errors.Join(err, d.close()) //nolint:contextcheck // ctx has ended, and what is left is bounded
 }
 
 // run runs the parts. The feed goes on until nobody can call it any more, so that a notification that was taken during
@@ -141,7 +141,7 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if _, err := d.secret(); err != nil {
 		return err
 	}
-	if d.traces, err = telemetry.OpenTraces(d.cfg.Traces.config(d.logger), d.metrics); err != nil {
+	if d.traces, err = telemetry.OpenTraces(ctx, d.cfg.Traces.config(d.logger), d.metrics); err != nil {
 		return err
 	}
 	if d.db, err = database.Open(ctx, d.cfg.Database, d.logger); err != nil {

@@ -96,7 +96,7 @@ func serve(ctx context.Context, cfg *settings, logger *slog.Logger) error {
 	logger.Info("starting", "version", telemetry.Version())
 	d := &daemon{cfg: cfg, logger: logger, started: time.Now(), metrics: telemetry.NewRegistry("secondaryd", telemetry.Version())}
 	if err := d.open(ctx); err != nil {
-		return errors.Join(err, d.close())
+		return errors.Join(err, d.close()) //nolint:contextcheck // ctx has ended, and what is left is bounded
 	}
 	d.logger.Info("listening", "service", "http", "address", d.http.Addr().String())
 	d.logger.Info("listening", "service", "grpc", "address", d.server.Addr().String())
@@ -107,7 +107,7 @@ func serve(ctx context.Context, cfg *settings, logger *slog.Logger) error {
 	group.Go(func() error { return telemetry.ServeHTTP(ctx, d.http, d.web, d.logger) })
 	err := group.Wait()
 	d.logger.Info("stopped")
-	return errors.Join(err, d.close())
+	return errors.Join(err, d.close()) //nolint:contextcheck // ctx has ended, and what is left is bounded
 }
 
 func (d *daemon) open(ctx context.Context) error {
@@ -122,7 +122,7 @@ func (d *daemon) open(ctx context.Context) error {
 }
 
 func (d *daemon) openTracking(ctx context.Context) (err error) {
-	if d.traces, err = telemetry.OpenTraces(d.cfg.Traces.config(d.cfg.Node, d.logger), d.metrics); err != nil {
+	if d.traces, err = telemetry.OpenTraces(ctx, d.cfg.Traces.config(d.cfg.Node, d.logger), d.metrics); err != nil {
 		return err
 	}
 	if d.db, err = database.Open(ctx, d.cfg.Database, d.logger); err != nil {

@@ -140,7 +140,8 @@ func (c *statementConn) BeginTx(ctx context.Context, opts driver.TxOptions) (dri
 	}
 	tx := statementTx{c}
 	if _, err := c.ExecContext(ctx, begin, nil); err != nil {
-		_ = tx.Rollback() // it may have begun just as ctx ended; if not, there is nothing to roll back
+		// It may have begun just as ctx ended; if not, there is nothing to roll back.
+		_ = tx.Rollback() //nolint:contextcheck // which has ended
 		return nil, err
 	}
 	return tx, nil

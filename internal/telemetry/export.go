@@ -32,7 +32,7 @@ type exporter struct {
 // ExportSpans implements sdktrace.SpanExporter.
 func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer context.AfterFunc(e.ending, cancel)()
+	defer context.AfterFunc(e.ending, cancel)() //nolint:contextcheck // either of the two ends it
 	defer cancel()
 	err := e.ending.Err()
 	if err == nil {

@@ -37,9 +37,9 @@ func WithTraceParent(ctx context.Context, text string) context.Context {
 
 // SampledTraceParent returns the text as TraceParent would give it if it is the traceparent of a trace that is sampled,
 // and "" if not: for what came from outside and is to be stored.
-func SampledTraceParent(text string) string {
+func SampledTraceParent(ctx context.Context, text string) string {
 	if text == "" {
 		return ""
 	}
-	return TraceParent(WithTraceParent(context.Background(), text))
+	return TraceParent(WithTraceParent(trace.ContextWithSpanContext(ctx, trace.SpanContext{}), text))
 }

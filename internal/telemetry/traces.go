@@ -67,17 +67,18 @@ type Traces struct {
 }
 
 // OpenTraces makes what traces need and registers its metrics. It does not wait for the collector, and neither does
-// anything that is traced: what cannot be sent in time is counted and dropped. Close ends it.
-func OpenTraces(cfg TracesConfig, metrics prometheus.Registerer) (*Traces, error) {
+// anything that is traced: what cannot be sent in time is counted and dropped. Close ends it, and the end of ctx does not.
+func OpenTraces(ctx context.Context, cfg TracesConfig, metrics prometheus.Registerer) (*Traces, error) {
 	sent, dropped := traceMetrics(metrics)
 	if cfg.Endpoint == "" {
 		return &Traces{}, nil
 	}
-	next, err := openExporter(cfg)
+	ctx = context.WithoutCancel(ctx)
+	next, err := openExporter(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("traces: %w", err)
 	}
-	ending, giveUp := context.WithCancel(context.Background())
+	ending, giveUp := context.WithCancel(ctx)
 	out := &exporter{next: next, logger: cfg.Logger, sent: sent, dropped: dropped, ending: ending}
 	batches := sdktrace.NewBatchSpanProcessor(out, sdktrace.WithMaxQueueSize(queueSpans),
 		sdktrace.WithMaxExportBatchSize(batchSpans), sdktrace.WithBatchTimeout(batchAfter),
@@ -126,7 +127,7 @@ func traceMetrics(metrics prometheus.Registerer) (sent prometheus.Counter, dropp
 }
 
 // openExporter says everything itself that the exporters would otherwise take from the environment.
-func openExporter(cfg TracesConfig) (sdktrace.SpanExporter, error) {
+func openExporter(ctx context.Context, cfg TracesConfig) (sdktrace.SpanExporter, error) {
 	endpoint, err := url.Parse(cfg.Endpoint)
 	if err != nil {
 		return nil, err
@@ -138,32 +139,32 @@ func openExporter(cfg TracesConfig) (sdktrace.SpanExporter, error) {
 	plain := endpoint.Scheme == "http"
 	switch cfg.Protocol {
 	case "grpc":
-		return overGRPC(withPort(endpoint, "4317"), plain, secure)
+		return overGRPC(ctx, withPort(endpoint, "4317"), plain, secure)
 	case "http":
-		return overHTTP(withPort(endpoint, "4318"), plain, secure)
+		return overHTTP(ctx, withPort(endpoint, "4318"), plain, secure)
 	default:
 		return nil, fmt.Errorf("protocol %q: use grpc or http", cfg.Protocol)
 	}
 }
 
-func overGRPC(address string, plain bool, secure *tls.Config) (sdktrace.SpanExporter, error) {
+func overGRPC(ctx context.Context, address string, plain bool, secure *tls.Config) (sdktrace.SpanExporter, error) {
 	transport := otlptracegrpc.WithTLSCredentials(credentials.NewTLS(secure))
 	if plain {
 		transport = otlptracegrpc.WithInsecure()
 	}
-	return otlptracegrpc.New(context.Background(), otlptracegrpc.WithEndpoint(address), transport,
+	return otlptracegrpc.New(ctx, otlptracegrpc.WithEndpoint(address), transport,
 		otlptracegrpc.WithHeaders(map[string]string{}),
 		otlptracegrpc.WithTimeout(exportWithin), otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{
 			Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: exportWithin,
 		}))
 }
 
-func overHTTP(address string, plain bool, secure *tls.Config) (sdktrace.SpanExporter, error) {
+func overHTTP(ctx context.Context, address string, plain bool, secure *tls.Config) (sdktrace.SpanExporter, error) {
 	transport := otlptracehttp.WithTLSClientConfig(secure)
 	if plain {
 		transport = otlptracehttp.WithInsecure()
 	}
-	return otlptracehttp.New(context.Background(), otlptracehttp.WithEndpoint(address), transport,
+	return otlptracehttp.New(ctx, otlptracehttp.WithEndpoint(address), transport,
 		otlptracehttp.WithURLPath("/v1/traces"), otlptracehttp.WithHeaders(map[string]string{}),
 		otlptracehttp.WithCompression(otlptracehttp.NoCompression), otlptracehttp.WithTimeout(exportWithin),
 		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{

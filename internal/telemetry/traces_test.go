@@ -38,7 +38,7 @@ func sending(t *testing.T, endpoint string, edit func(*TracesConfig)) (*Traces, 
 		edit(&cfg)
 	}
 	metrics := prometheus.NewRegistry()
-	traces, err := OpenTraces(cfg, metrics)
+	traces, err := OpenTraces(t.Context(), cfg, metrics)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func TestTraceParent(t *testing.T) {
 		"cc" + good[2:]: good, "cc" + good[2:] + "-of-a-version-to-come": good, // its first four fields are as ever
 		"00-00000000000000000000000000000000-b7ad6b7169203331-01": "", strings.Repeat(good, 1000): "",
 	} {
-		if got := SampledTraceParent(text); got != want {
+		if got := SampledTraceParent(t.Context(), text); got != want {
 			t.Errorf("SampledTraceParent(%.80q) = %q, want %q", text, got, want)
 		}
 	}
@@ -305,7 +305,7 @@ func TestOpenTracesRefuses(t *testing.T) {
 		"no file":  {Endpoint: "https://127.0.0.1:1", Protocol: "grpc", CAFile: empty + "x"},
 		"no roots": {Endpoint: "https://127.0.0.1:1", Protocol: "grpc", CAFile: empty},
 	} {
-		if _, err := OpenTraces(cfg, prometheus.NewRegistry()); err == nil || !strings.HasPrefix(err.Error(), "traces: ") {
+		if _, err := OpenTraces(t.Context(), cfg, prometheus.NewRegistry()); err == nil || !strings.HasPrefix(err.Error(), "traces: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

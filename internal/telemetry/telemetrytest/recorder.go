@@ -46,7 +46,7 @@ func (r *Recorder) Spans() []Span {
 			s.Parent = span.Parent().SpanID().String()
 		}
 		for _, attribute := range span.Attributes() {
-			s.Attributes[string(attribute.Key)] = attribute.Value.Emit()
+			s.Attributes[string(attribute.Key)] = attribute.Value.String()
 		}
 		for _, link := range span.Links() {
 			s.Links = append(s.Links, link.SpanContext.SpanID().String())

@@ -123,7 +123,7 @@ var answers = []answer{
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	given, events, err := h.take(w, r)
+	given, events, err := h.take(w, r) //nolint:contextcheck // the request has it
 	h.Metrics.notifications.WithLabelValues(given.result).Inc()
 	if given != accepted || events > 0 {
 		h.Metrics.last.WithLabelValues(given.result).SetToCurrentTime()

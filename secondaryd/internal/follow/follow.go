@@ -177,7 +177,7 @@ func (f *Follower) take(ctx context.Context, event client.Event, cursor *trackin
 		}
 		changes = append(changes, tracking.Change{
 			Repository: change.Repository, Revision: change.Revision, ChangedAt: change.ChangedAt, Class: class,
-			Hint: hintOf(change.Hint), TraceParent: f.traceParent(change),
+			Hint: hintOf(change.Hint), TraceParent: f.traceParent(ctx, change),
 		})
 	}
 	spans := f.received(ctx, changes)
@@ -213,11 +213,11 @@ func hintOf(said *client.Hint) (h tracking.Hint) {
 }
 
 // traceParent is the trace that the sync of a change goes on with: where it is traced here too, and the primary named one.
-func (f *Follower) traceParent(change client.Change) string {
+func (f *Follower) traceParent(ctx context.Context, change client.Change) string {
 	if !f.opts.Tracer.Enabled() {
 		return ""
 	}
-	return telemetry.SampledTraceParent(change.TraceParent)
+	return telemetry.SampledTraceParent(ctx, change.TraceParent)
 }
 
 // received begins a span for each change that is traced, so that its trace says when it was stored here.
