@@ -177,6 +177,11 @@ profiled: ## Build the daemons so that `make bench PROFILE=1` gets their CPU pro
 		go build -overlay bin/profiled/overlay.json -o bin/profiled/ ./$$daemon; \
 	done
 
+.PHONY: bench-report
+bench-report: ## Make the tables and plots of docs/performance.md from RESULTS
+	@cmp -s $(RESULTS) bench/testdata/results.jsonl || cp $(RESULTS) bench/testdata/results.jsonl
+	@ANTIPODE_DOCS=write go test ./bench -count=1 -run Reported
+
 .PHONY: torture
 torture: $(DEMO_STAMPS) ## Random work and faults against a whole pair; SEED=1 DURATION=2m DATABASE=sqlite|postgres
 	@go run ./torture -seed '$(or $(SEED),1)' -duration '$(or $(DURATION),2m)' -database '$(or $(DATABASE),sqlite)'

@@ -128,7 +128,7 @@ func skopeo() program {
 			namespace = "/" + repository[:at]
 		}
 		return [][]string{{
-			"skopeo", "sync", "--all", "--src", "docker", "--dest", "docker", "--src-tls-verify=false",
+			"skopeo", "sync", "--all", "--preserve-digests", "--src", "docker", "--dest", "docker", "--src-tls-verify=false",
 			"--dest-tls-verify=false", source + "/" + repository, destination + namespace,
 		}}
 	}}

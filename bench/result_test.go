@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"bufio"
 	"encoding/json"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -80,6 +82,13 @@ func (t *traffic) add(other traffic) {
 	}
 }
 
+func (r result) cpu() (sum time.Duration) {
+	for _, one := range r.Processes {
+		sum += one.CPU
+	}
+	return sum
+}
+
 // record shows a result and appends it to ANTIPODE_BENCH_RESULTS as a line of JSON.
 func record(b *testing.B, r result) {
 	b.Helper()
@@ -111,4 +120,24 @@ func record(b *testing.B, r result) {
 	if _, err := file.Write(append(line, '\n')); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// recorded reads what record has written.
+func recorded(path string) ([]result, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	var all []result
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var r result
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		all = append(all, r)
+	}
+	return all, lines.Err()
 }
