@@ -170,7 +170,7 @@ func (p *primary) get(t *testing.T, path string) (int, string) {
 func held(s *node.Status) {
 	s.Repositories = node.RepositoryCounts{Total: 118, Synced: 117, Held: 1}
 	s.LagRevisions, s.Lag = 1, 2*time.Hour
-	s.Problems = []string{"1 repositories are held: removals wait for an operator"}
+	s.Problems = []string{"1 repository held: removals wait for an operator"}
 	s.Troubled = []node.Troubled{{
 		Name: "prod/web", Held: true, UnsyncedSince: time.Now().Add(-2 * time.Hour),
 		Reason: "40 of 52 tags would be removed, more than half",

@@ -75,15 +75,22 @@ func (s *Status) Make(ctx context.Context) *antipodev1.NodeStatus {
 		problem(st, "not connected to the primary: no process leads", nil)
 	}
 	if n := st.GetRepositories().GetFailed(); n > 0 {
-		problem(st, fmt.Sprintf("%d repositories failed", n), nil)
+		problem(st, repositories(n)+" failed", nil)
 	}
 	if n := st.GetRepositories().GetVerificationFailed(); n > 0 {
-		problem(st, fmt.Sprintf("%d repositories were found damaged and are not mended", n), nil)
+		problem(st, repositories(n)+" damaged, found by a verification and not mended", nil)
 	}
 	if n := st.GetRepositories().GetHeld(); n > 0 {
-		problem(st, fmt.Sprintf("%d repositories are held: removals wait for an operator", n), nil)
+		problem(st, repositories(n)+" held: removals wait for an operator", nil)
 	}
 	return st
+}
+
+func repositories(n int64) string {
+	if n == 1 {
+		return "1 repository"
+	}
+	return fmt.Sprintf("%d repositories", n)
 }
 
 func problem(st *antipodev1.NodeStatus, what string, err error) {

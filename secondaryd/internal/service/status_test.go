@@ -208,7 +208,7 @@ func TestStatus(t *testing.T) {
 			troubled[1].GetFailures() != 1 || troubled[1].GetFailedAt() == nil || troubled[1].GetNextAttemptAt() == nil {
 			t.Errorf("troubled %v", troubled)
 		}
-		problems := []string{"1 repositories failed", "1 repositories are held: removals wait for an operator"}
+		problems := []string{"1 repository failed", "1 repository held: removals wait for an operator"}
 		if diff := cmp.Diff(problems, st.GetProblems()); diff != "" {
 			t.Errorf("problems (-want +got):\n%s", diff)
 		}
