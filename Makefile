@@ -110,7 +110,7 @@ test: tools build lint ## Everything: build, lint, vet, and all tests under the 
 	@echo "vet"
 	@go vet ./...
 	@echo "test with the race detector"
-	@go test -race -timeout 15m -p 2 $(TEST_FLAGS) $(PACKAGES)
+	@go test -race -timeout 25m -p 2 $(TEST_FLAGS) $(PACKAGES)
 
 .PHONY: test-fast
 test-fast: tools ## The tests alone, without the race detector
