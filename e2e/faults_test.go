@@ -130,11 +130,12 @@ func TestListingFailsHalfway(t *testing.T) {
 	})
 }
 
-// oneTagBroken: one tag that cannot be read keeps its repository from being synced, and no sibling from being there.
+// oneTagBroken: one tag whose content cannot be read keeps its repository from being synced, and no sibling from being there.
 func oneTagBroken(t *testing.T, p *pair) {
 	broken := image(500)
 	p.Proxy.Fault(func(r *http.Request) registrytest.Fault {
-		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/manifests/"+broken.Digest) {
+		// A blob: the manifest comes along with the listing.
+		if _, digest, found := strings.Cut(r.URL.Path, "/blobs/"); found && broken.Blobs[digest] != nil {
 			return registrytest.Fault{Status: http.StatusInternalServerError}
 		}
 		return registrytest.Fault{}
