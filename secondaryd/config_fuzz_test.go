@@ -17,8 +17,7 @@ import (
 )
 
 // FuzzSettings: a file is refused with the place and the reason of each mistake, or taken; what was taken, written out and
-// read again, is the same; and no
-// two repositories land on one name.
+// read again, is the same; and no two repositories land on one name.
 func FuzzSettings(f *testing.F) {
 	for _, text := range []string{
 		least, least + "replication: {workers: 4, include: ['prod/**'], exclude: ['prod/tmp/**'], rename: [{from: prod/, to: eu/}]}\n",
