@@ -18,7 +18,7 @@ import (
 type operation = databasetest.Operation[*feed.Feed]
 
 // reads are the methods that write nothing. A new method is either here or among the operations.
-var reads = []string{"SweepsRequested", "WatchSweeps", "Base", "Get", "Head", "ID", "List", "Read", "Stand", "Watch"}
+var reads = []string{"SweepsRequested", "WatchSweeps", "Base", "Follow", "Get", "Head", "ID", "List", "Read", "Stand", "Watch"}
 
 // TestEveryStatementMayFail has each statement of each operation fail once.
 func TestEveryStatementMayFail(t *testing.T) {

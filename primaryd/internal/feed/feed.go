@@ -73,6 +73,7 @@ type Feed struct {
 	stopped chan struct{}
 
 	watchers watchers
+	reads    reads
 }
 
 // Open creates or migrates the feed's tables and, once in the life of the database, makes the feed's id.
@@ -88,6 +89,7 @@ func Open(ctx context.Context, db *database.DB, opts Options) (*Feed, error) {
 		db: db, logger: opts.Logger, metrics: opts.Metrics, tracer: opts.Tracer,
 		queue: make(chan *appending), stopped: make(chan struct{}),
 		watchers: watchers{channels: make(map[chan struct{}]struct{})},
+		reads:    reads{running: make(map[readKey]*read)},
 	}
 	if f.logger == nil {
 		f.logger = slog.New(slog.DiscardHandler)

@@ -182,14 +182,14 @@ func (s *subscription) run(ctx context.Context, wake <-chan struct{}) error {
 	}
 }
 
-// drain sends everything after the cursor. Where the feed's history was rewritten below the cursor, Read refuses it, and
-// the stream ends as its beginning would.
+// drain sends everything after the cursor. Where the feed's history was rewritten below the cursor, Follow refuses it,
+// and the stream ends as its beginning would.
 func (s *subscription) drain(ctx context.Context) (sent bool, err error) {
 	for {
 		if err := s.still(ctx); err != nil {
 			return sent, err
 		}
-		rows, standing, err := s.feed.Read(ctx, s.cursor, changesPerBatch)
+		rows, standing, err := s.feed.Follow(ctx, s.cursor, changesPerBatch)
 		if err != nil {
 			return sent, err
 		}
