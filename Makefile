@@ -150,7 +150,7 @@ PEERS := \
 	oras=oras.land/oras/cmd/oras@v1.3.6
 $(foreach tool,$(PEERS),$(eval $(call install,$(tool))))
 WORKLOADS ?= W1,W2,W3,W4,W4r,W5,W6
-PROGRAMS ?= floor,antipode,regsync,crane,oras$(if $(shell command -v skopeo),$(comma)skopeo)
+PROGRAMS ?= floor,floor-by-tag,antipode,regsync,crane,oras$(if $(shell command -v skopeo),$(comma)skopeo)
 RTT ?= 0s,50ms
 RUNS ?= 3
 RESULTS ?= $(CURDIR)/bench.jsonl

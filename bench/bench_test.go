@@ -44,8 +44,8 @@ func BenchmarkCopy(b *testing.B) {
 		}
 		for _, rtt := range rtts(b) {
 			for run := range runs {
-				for _, name := range []string{"floor", "antipode", "regsync", "crane", "oras", "skopeo"} {
-					if !chosen("ANTIPODE_BENCH_PROGRAMS", name) {
+				for _, name := range programs {
+					if !chosen("ANTIPODE_BENCH_PROGRAMS", name) || name == byTagName && !w.sharesManifests {
 						continue
 					}
 					b.Run(fmt.Sprintf("%s/%s/%d/%s", w.name, rtt, run+1, name), func(b *testing.B) {
@@ -56,6 +56,17 @@ func BenchmarkCopy(b *testing.B) {
 		}
 	}
 }
+
+const (
+	floorName = "floor"
+	// byTagName is a floor that knows the names of tags and not what they name: it reads a manifest for each. It differs
+	// from the floor where tags share manifests.
+	byTagName = "floor-by-tag"
+)
+
+var programs = []string{floorName, byTagName, "antipode", "regsync", "crane", "oras", "skopeo"}
+
+func isFloor(name string) bool { return name == floorName || name == byTagName }
 
 // stage is what one run stands on.
 type stage struct {
@@ -84,7 +95,7 @@ func once(b *testing.B, w workload, name, storage string, rtt time.Duration) {
 	if r.Incomplete != "" || !w.goesOn {
 		return
 	}
-	if chosen("ANTIPODE_BENCH_WORKLOADS", unchangedName) && name != "floor" {
+	if chosen("ANTIPODE_BENCH_WORKLOADS", unchangedName) && !isFloor(name) {
 		record(b, s.unchanged(b))
 	}
 	if chosen("ANTIPODE_BENCH_WORKLOADS", oneNewTagName) {
@@ -119,7 +130,7 @@ func (s *stage) compare(b *testing.B) string {
 	switch {
 	case err == nil:
 		return ""
-	case s.name == "floor" || s.name == "antipode":
+	case isFloor(s.name) || s.name == "antipode":
 		b.Fatalf("%s left the registries unequal: %.4000v", s.name, err)
 	}
 	return fmt.Sprintf("%.300v", err)
@@ -203,8 +214,10 @@ func set(b *testing.B, w workload, name, storage string, rtt time.Duration) *sta
 
 func named(name string) program {
 	switch name {
-	case "floor":
+	case floorName:
 		return &floorProgram{}
+	case byTagName:
+		return &floorProgram{byTag: true}
 	case "regsync":
 		return &regsync{}
 	case "crane":

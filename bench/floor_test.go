@@ -26,6 +26,7 @@ const floorInFlight = 16
 type route struct {
 	Blobs     []blobRoute
 	Manifests [][]manifestRoute // in steps: what refers to others comes in a later one
+	ByTag     bool              // a manifest is read by each of its references, as by who does not know their digests
 }
 
 type blobRoute struct {
@@ -193,8 +194,12 @@ func runFloor(path, from, to string) error {
 	if err := each(ctx, r.Blobs, f.blob); err != nil {
 		return err
 	}
+	copyManifest := f.manifest
+	if r.ByTag {
+		copyManifest = f.manifestByTag
+	}
 	for _, step := range r.Manifests {
-		if err := each(ctx, step, f.manifest); err != nil {
+		if err := each(ctx, step, copyManifest); err != nil {
 			return err
 		}
 	}
@@ -240,6 +245,17 @@ func (f floor) blob(ctx context.Context, b blobRoute) error {
 			return err
 		}
 		drain(mounted)
+	}
+	return nil
+}
+
+func (f floor) manifestByTag(ctx context.Context, m manifestRoute) error {
+	for _, reference := range m.References {
+		one := m
+		one.Digest, one.References = reference, []string{reference}
+		if err := f.manifest(ctx, one); err != nil {
+			return err
+		}
 	}
 	return nil
 }

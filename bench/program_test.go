@@ -40,12 +40,15 @@ const (
 // floorProgram is the floor: see floor_test.go. With a repository and a tag it copies that alone.
 type floorProgram struct {
 	repository, tag string
+	byTag           bool
 	path            string
 }
 
 func (f *floorProgram) prepare(t testing.TB, run run) error {
 	t.Helper()
-	text, err := json.Marshal(survey(t, run, f.repository, f.tag))
+	way := survey(t, run, f.repository, f.tag)
+	way.ByTag = f.byTag
+	text, err := json.Marshal(way)
 	if err != nil {
 		return err
 	}

@@ -139,11 +139,14 @@ func heading(b *strings.Builder, m median) {
 			what = ": " + w.what
 		}
 	}
-	runs := "one run"
-	if m.runs > 1 {
-		runs = fmt.Sprintf("median of %d", m.runs)
+	fmt.Fprintf(b, "\n**%s**%s; %s to the source, %s:\n\n", m.Workload, what, trip(m.RTT), count(m.runs))
+}
+
+func count(runs int) string {
+	if runs == 1 {
+		return "one run"
 	}
-	fmt.Fprintf(b, "\n**%s**%s; %s to the source, %s:\n\n", m.Workload, what, trip(m.RTT), runs)
+	return fmt.Sprintf("median of %d", runs)
 }
 
 func trip(rtt time.Duration) string { return fmt.Sprintf("%d ms", rtt.Milliseconds()) }
@@ -151,7 +154,7 @@ func trip(rtt time.Duration) string { return fmt.Sprintf("%d ms", rtt.Millisecon
 // floorOf is the floor's median beside m, or nil.
 func floorOf(all []median, m median) *median {
 	for i := range all {
-		if all[i].Program == "floor" && all[i].Workload == m.Workload && all[i].RTT == m.RTT {
+		if all[i].Program == floorName && all[i].Workload == m.Workload && all[i].RTT == m.RTT {
 			return &all[i]
 		}
 	}
@@ -160,7 +163,7 @@ func floorOf(all []median, m median) *median {
 
 func row(b *strings.Builder, m median, floor *median) {
 	ratio := func(figure func(median) float64) string {
-		if floor == nil || m.Program == "floor" || figure(*floor) == 0 {
+		if floor == nil || m.Program == floorName || figure(*floor) == 0 {
 			return ""
 		}
 		return fmt.Sprintf(" (%.2f)", figure(m)/figure(*floor))
@@ -179,7 +182,11 @@ func row(b *strings.Builder, m median, floor *median) {
 	if m.Incomplete != "" {
 		after = "no"
 	}
-	fmt.Fprintf(b, "| %s | %.1f s%s | %.1f s%s | %s MiB | %s | %s | %.1f MB%s | %s | %s | %s |\n", m.Program,
+	name := m.Program
+	if floor != nil && m.runs != floor.runs {
+		name += ", " + count(m.runs)
+	}
+	fmt.Fprintf(b, "| %s | %.1f s%s | %.1f s%s | %s MiB | %s | %s | %.1f MB%s | %s | %s | %s |\n", name,
 		m.Wall.Seconds(), ratio(func(m median) float64 { return m.Wall.Seconds() }),
 		m.cpu.Seconds(), ratio(func(m median) float64 { return m.cpu.Seconds() }), strings.Join(rss, " + "),
 		counted(func(m median) int { return m.Source.Requests }), thousands(m.Source.Connections),

@@ -23,6 +23,8 @@ type workload struct {
 	fill       func(ctx context.Context, to *registrytest.Client) error
 	// goesOn says that unchangedName and oneNewTagName are measured on what the program has copied.
 	goesOn bool
+	// sharesManifests says that several tags name one manifest.
+	sharesManifests bool
 	// referrersAPI has both sides on registries with the referrers API, which are filled anew for each run.
 	referrersAPI bool
 }
@@ -41,7 +43,7 @@ var workloads = []workload{
 		goesOn: true,
 	},
 	{name: "W2", what: "5 images of 4 x 128 MiB", fill: fillLarge},
-	{name: "W3", what: "one repository, 5,000 tags on 500 images", fill: fillTags},
+	{name: "W3", what: "one repository, 5,000 tags on 500 images", fill: fillTags, sharesManifests: true},
 	{name: "W4", what: "50 x 5 multi-arch (4 platforms), signatures and SBOMs under fallback tags", fill: fillMulti(false)},
 	{
 		name: "W4r", what: "50 x 5 multi-arch (4 platforms), signatures and SBOMs by the referrers API", fill: fillMulti(true),
