@@ -63,7 +63,7 @@ func (r *Registry) carry(ctx context.Context, repository, name string) (tag *Tag
 	if load == nil || load.full() {
 		return nil, false, nil
 	}
-	m, err := r.Manifest(ctx, repository, name)
+	m, err := r.readManifest(ctx, repository, name, describedManifest)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return nil, true, nil

@@ -8,7 +8,7 @@ import (
 )
 
 // pieceSize is how much of a body is written to a connection at a time.
-const pieceSize = 32 << 10
+const pieceSize = 128 << 10
 
 // dialer makes connections that write bodies by buffers that are used again.
 type dialer struct {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -63,6 +64,18 @@ type counts struct {
 	seconds            prometheus.ObserverVec
 	in, out, throttled prometheus.Counter
 	inFlight, limit    prometheus.Gauge
+	answers            sync.Map // of answerLabels to *answerSeries: looking one up by its labels costs more than counting
+}
+
+// answerLabels are those of an answer; code 0 = none came.
+type answerLabels struct {
+	method, kind string
+	code         int
+}
+
+type answerSeries struct {
+	requests prometheus.Counter
+	seconds  prometheus.Observer
 }
 
 // handle returns the metrics for one registry.
@@ -88,12 +101,29 @@ func (c *counts) answered(method, kind string, resp *http.Response, took time.Du
 	if c == nil {
 		return
 	}
-	code := "none"
+	labels := answerLabels{method: method, kind: kind}
 	if resp != nil {
-		code = strconv.Itoa(resp.StatusCode)
+		labels.code = resp.StatusCode
 	}
-	c.requests.WithLabelValues(method, kind, code).Inc()
-	c.seconds.WithLabelValues(method, kind).Observe(took.Seconds())
+	series := c.series(labels)
+	series.requests.Inc()
+	series.seconds.Observe(took.Seconds())
+}
+
+func (c *counts) series(labels answerLabels) *answerSeries {
+	if known, ok := c.answers.Load(labels); ok {
+		return known.(*answerSeries) //nolint:forcetypeassert // nothing else is stored
+	}
+	code := "none"
+	if labels.code != 0 {
+		code = strconv.Itoa(labels.code)
+	}
+	series := &answerSeries{
+		requests: c.requests.WithLabelValues(labels.method, labels.kind, code),
+		seconds:  c.seconds.WithLabelValues(labels.method, labels.kind),
+	}
+	c.answers.Store(labels, series)
+	return series
 }
 
 func (c *counts) received(n int) {

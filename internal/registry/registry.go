@@ -4,7 +4,7 @@
 // is believed only when the registry says so in a well-formed OCI error body; a digest is compared wherever one is
 // known. All requests of a handle share one budget: a number of requests in flight that shrinks when the registry
 // answers 429 or 503 and grows back, and a pause for as long as Retry-After asks. Bytes per second can be capped, by the
-// time of day, and blobs are streamed, never buffered.
+// time of day. Blobs are streamed, but for small ones, which are in memory before they are uploaded.
 //
 // It refuses Docker schema 1 manifests, digests other than sha256 and sha512, upload locations and page links on
 // another origin, redirects of anything but reads, and names outside the grammar of the distribution specification.
@@ -178,7 +178,7 @@ func baseTransport(cfg Config) (http.RoundTripper, error) {
 		TLSHandshakeTimeout:   10 * time.Second,
 		ExpectContinueTimeout: time.Second,
 		MaxIdleConnsPerHost:   2 * cfg.Concurrency, // downloads do not count once they have begun
-		WriteBufferSize:       16 << 10,            // a small manifest with its headers
+		WriteBufferSize:       64 << 10,            // headers with a manifest or a small blob, or with most of it
 		ReadBufferSize:        32 << 10,            // headers with a small blob
 		IdleConnTimeout:       90 * time.Second,
 		ForceAttemptHTTP2:     true,

@@ -53,6 +53,16 @@ type call struct {
 // upload tells whether a request of this method carries a body of any size.
 func (c call) upload(method string) bool { return c.stream && method == http.MethodPut }
 
+// inMemory tells whether a request's body is in memory and small enough to be sent as one piece. That of a manifest, which
+// a guard may be asked for, is small enough where one system call sends it.
+func (c call) inMemory(req *http.Request) bool {
+	most := int64(atOnce)
+	if c.kind == kindUpload {
+		most = smallBlob
+	}
+	return req.GetBody != nil && !c.upload(req.Method) && req.ContentLength <= most
+}
+
 // alreadyAnswered returns the answer that is there, once.
 func (c call) alreadyAnswered() *http.Response {
 	if c.answered == nil {

@@ -30,7 +30,7 @@ const (
 
 // transport sends requests under the budget, counts them, watches over their progress, and tries again what can be
 // tried again without doing harm: reads, deletes and writes of a manifest after no answer, a broken one, 408, 429 or
-// 5xx; anything without a streamed body after 429, 503 or a failed connection, for then the registry has not begun. The
+// 5xx; anything but a blob's bytes after 429, 503 or a failed connection, for then the registry has not begun. The
 // guard of WithGuard is asked last of all.
 // Answers are read whole under the slot, but for the body of a successful blob download.
 type transport struct {
@@ -76,7 +76,10 @@ func again(req *http.Request, c call, resp *http.Response, err error) bool {
 	if req.Context().Err() != nil {
 		return false
 	}
-	if c.upload(req.Method) || (req.Body != nil && req.Body != http.NoBody && req.GetBody == nil) {
+	if c.kind == kindUpload && req.Method == http.MethodPut { // what it completes may be complete, or over
+		return false
+	}
+	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		return false
 	}
 	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted || errors.Is(err, ErrFenced) {
@@ -166,13 +169,13 @@ func (t *transport) try(req *http.Request, c call, number int) (*http.Response, 
 	}
 	began := time.Now()
 	watch := newWatchdog(req.Context(), guardOf(req.Context(), c, req.Method))
-	attempt := t.attempt(req, body, c.upload(req.Method), watch, held)
+	attempt := t.attempt(req, c, body, watch, held)
 	if err := watch.fence(); err != nil {
 		closeBody(body)
 		watch.done()
 		return nil, err
 	}
-	watch.expect(headerTimeout)
+	watch.expect(headerTimeout + sending(attempt, c))
 	resp, err := t.next.RoundTrip(attempt)
 	if err != nil {
 		defer watch.done()
@@ -198,14 +201,12 @@ func (t *transport) try(req *http.Request, c call, number int) (*http.Response, 
 // attempt is the request as it is handed on: its context and its body are watched, and so is the body that the standard
 // transport asks for when a connection from its pool turns out to be dead. A small body that no cap slows down is not: it
 // leaves with its headers, in one system call, right after the guard was asked with the connection in hand.
-func (t *transport) attempt(
-	req *http.Request, body io.ReadCloser, streamed bool, w *watchdog, held *slot,
-) *http.Request {
+func (t *transport) attempt(req *http.Request, c call, body io.ReadCloser, w *watchdog, held *slot) *http.Request {
 	attempt := req.WithContext(w.ctx)
 	if body == nil || body == http.NoBody {
 		return attempt
 	}
-	if t.upload == nil && req.GetBody != nil && !streamed && req.ContentLength <= atOnce {
+	if t.upload == nil && c.inMemory(req) {
 		// The standard transport sends headers alone before a body that it does not know to be in memory.
 		t.counts.sent(int(req.ContentLength))
 		attempt.Body = body

@@ -21,15 +21,18 @@ const (
 	// askFirst is the size of a blob from which on the registry is asked to agree before bytes are sent (Expect:
 	// 100-continue), so that an expired token or an overload costs no transfer. Below, the round trip costs more.
 	askFirst = 1 << 20
+	// smallBlob is the size of a blob up to which it is in memory before its upload begins. Its bytes then leave with few
+	// system calls, and its place among the requests to this registry is not held while they come from the other one.
+	smallBlob = 256 << 10
 )
 
 // PutBlob makes repository hold a blob. With mountFrom, which may be repository itself, the registry is first asked to
 // take the blob from there (distribution specification, "Mounting a blob from another repository"); mounted says that
 // it did. Otherwise the upload that this same request has opened goes on ("POST then PUT"), in one PUT.
 //
-// Content is called when the first byte is needed, so never for a mount, and is read once, unbuffered. It is called
-// again only when the registry has refused the PUT because the token expired, after a new one was obtained: a stream
-// cannot be rewound. An error of content's comes back wrapped but not as this registry's, so that it keeps the side it
+// Content is called when the first byte is needed, so never for a mount, and is read once: up to smallBlob into memory,
+// beyond that unbuffered. It is called again only when the registry has refused the PUT of such a stream because the token
+// expired, after a new one was obtained. An error of content's comes back wrapped but not as this registry's, so that it keeps the side it
 // is about. An upload that fails or is cancelled is dropped at the registry, for which PutBlob may take ten seconds
 // longer than ctx.
 func (r *Registry) PutBlob(
@@ -135,19 +138,26 @@ func (r *Registry) location(a *answer) (*url.URL, error) {
 	return location, nil
 }
 
-// upload sends the blob's bytes in one PUT.
+// upload sends the blob's bytes in one PUT: a small blob's from memory, a large one's as they come.
 func (r *Registry) upload(
 	ctx context.Context, c call, location *url.URL, desc Descriptor, content func() (io.ReadCloser, error),
 ) error {
-	c.stream = true
 	source := &blobSource{open: content, size: desc.Size}
-	req := newRequest(http.MethodPut, withDigest(location, desc.Digest), http.Header{
-		"Content-Type": {"application/octet-stream"},
-	})
-	req.Body = http.NoBody
-	if desc.Size > 0 {
-		req.Body, req.GetBody, req.ContentLength = source.reader(), source.again, desc.Size
+	header := http.Header{"Content-Type": {"application/octet-stream"}}
+	if desc.Size <= smallBlob {
+		bytes, err := source.whole()
+		if err != nil {
+			return fmt.Errorf("content of blob %s: %w", desc.Digest, err)
+		}
+		a, err := r.exchange(ctx, c, http.MethodPut, withDigest(location, desc.Digest), header, bytes)
+		if err != nil {
+			return err
+		}
+		return r.uploaded(ctx, c, a, desc)
 	}
+	c.stream = true
+	req := newRequest(http.MethodPut, withDigest(location, desc.Digest), header)
+	req.Body, req.GetBody, req.ContentLength = source.reader(), source.again, desc.Size
 	if desc.Size >= askFirst {
 		req.Header.Set("Expect", "100-continue")
 	}
@@ -165,6 +175,11 @@ func (r *Registry) upload(
 	if err != nil {
 		return err
 	}
+	return r.uploaded(ctx, c, a, desc)
+}
+
+// uploaded reads the answer to the PUT that completes an upload.
+func (r *Registry) uploaded(ctx context.Context, c call, a *answer, desc Descriptor) error {
 	if a.status != http.StatusCreated && a.status != http.StatusNoContent {
 		return r.unexpected(c, a)
 	}
@@ -211,6 +226,23 @@ type blobSource struct {
 
 	mu  sync.Mutex
 	err error
+}
+
+// whole reads all of it. The memory is not used again: the transport may go on reading it after an early answer.
+func (s *blobSource) whole() ([]byte, error) {
+	if s.size == 0 {
+		return nil, nil
+	}
+	reader := s.reader()
+	defer reader.Close()
+	all := make([]byte, s.size)
+	if _, err := io.ReadFull(reader, all); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(reader, make([]byte, 1)); !errors.Is(err, io.EOF) {
+		return nil, err // more bytes than there should be
+	}
+	return all, nil
 }
 
 func (s *blobSource) reader() io.ReadCloser { return &blobContent{source: s} }

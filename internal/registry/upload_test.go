@@ -197,7 +197,7 @@ func TestEarlyAnswerIsNotTheContentsFailure(t *testing.T) {
 	}))
 	source, feed := io.Pipe()
 	defer func() { _ = feed.Close() }()
-	_, err := r.PutBlob(t.Context(), repo, blobOf([]byte("x")), "", func() (io.ReadCloser, error) {
+	_, err := r.PutBlob(t.Context(), repo, blobOf(make([]byte, smallBlob+1)), "", func() (io.ReadCloser, error) {
 		return &announced{ReadCloser: source, reading: reading}, nil
 	})
 	var named *Error

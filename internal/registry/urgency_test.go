@@ -125,6 +125,14 @@ func TestUrgentRequestsKeepThePause(t *testing.T) {
 // TestUploadsThatWaitForTheirSourceHoldNobodyUp: all of the handle's requests may be such uploads.
 func TestUploadsThatWaitForTheirSourceHoldNobodyUp(t *testing.T) {
 	t.Parallel()
+	for size, want := range map[int]time.Duration{smallBlob: 0, smallBlob + 1: heldFor} {
+		uploadsWait(t, size, want)
+	}
+}
+
+// uploadsWait has uploads of blobs of that size wait, and another request wait for them.
+func uploadsWait(t *testing.T, size int, want time.Duration) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := carried(t, func(req *http.Request) (*http.Response, error) {
 			switch req.Method {
@@ -143,7 +151,7 @@ func TestUploadsThatWaitForTheirSourceHoldNobodyUp(t *testing.T) {
 		var group sync.WaitGroup
 		for range 2 {
 			group.Go(func() {
-				_, err := r.PutBlob(ctx, repo, blobOf([]byte("never sent")), "", stalled)
+				_, err := r.PutBlob(ctx, repo, blobOf(make([]byte, size)), "", stalled)
 				if !errors.Is(err, context.Canceled) {
 					t.Error(err)
 				}
@@ -152,8 +160,8 @@ func TestUploadsThatWaitForTheirSourceHoldNobodyUp(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		ping(t, r)
-		if took := time.Since(began); took != heldFor {
-			t.Errorf("a request waited %s for uploads that wait for their source", took)
+		if took := time.Since(began); took != want {
+			t.Errorf("a request waited %s for uploads of %d bytes that wait for their source", took, size)
 		}
 		stop()
 		group.Wait()

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/http/httptrace"
 	"sync"
 	"time"
@@ -21,6 +22,17 @@ const (
 // storing is how much longer an answer may take once an upload of size bytes is there.
 func storing(size int64) time.Duration {
 	return time.Duration(size/storeRate) * time.Second
+}
+
+// slowestLine is the slowest that a body in memory, whose way is not watched, is expected to be sent.
+const slowestLine = 4 << 10 // bytes a second
+
+// sending is how much longer the answer to a request with such a body may take.
+func sending(req *http.Request, c call) time.Duration {
+	if req.Body == nil || !c.inMemory(req) {
+		return 0
+	}
+	return time.Duration(req.ContentLength/slowestLine) * time.Second
 }
 
 // stalledError says that a registry had a connection open and did nothing with it.
