@@ -106,6 +106,7 @@ func (j *job) leadBlob(
 	if place.urgent {
 		ctx = registry.WithUrgency(ctx)
 	}
+	growStack(0) // now, and not before it waited: a stack that is not used is taken away
 	mounted, err := j.putBlob(ctx, b, j.mountFrom(level, from, where))
 	if err != nil {
 		return err

@@ -130,7 +130,7 @@ func (j *job) locateRow(ctx context.Context, level trust, g *graph, row []*node)
 
 func (j *job) readRow(ctx context.Context, level trust, g *graph, row []*node) error {
 	return each(ctx, manifestReads, row, func(ctx context.Context, n *node) error {
-		if n.known {
+		if n.known || n.manifest.Bytes != nil {
 			return nil
 		}
 		if err := j.readNode(ctx, level, g, n); err != nil {
@@ -154,11 +154,33 @@ func each(ctx context.Context, atOnce int, row []*node, do func(ctx context.Cont
 	return group.Wait()
 }
 
+// readCarried reads the root's manifest where its bytes are at hand, and returns what the Index is to be asked for: the
+// root, and then at once all that it refers to. Bytes that are not the root's are left alone.
+func (j *job) readCarried(g *graph) (digests []string, err error) {
+	root := g.root
+	digests = []string{root.desc.Digest}
+	if there := j.req.Manifest != nil && verify(j.req.Manifest, root.desc.Digest, root.desc.Size) == nil; !there {
+		return digests, nil
+	}
+	if err := j.accept(g, root, registry.Manifest{Descriptor: root.desc, Bytes: j.req.Manifest}); err != nil {
+		return nil, fmt.Errorf("%s: %w", root.path(), err)
+	}
+	for _, desc := range slices.Concat(root.document.manifests, root.document.blobs) {
+		digests = append(digests, desc.Digest)
+	}
+	return digests, nil
+}
+
 func (j *job) readNode(ctx context.Context, level trust, g *graph, n *node) error {
 	m, err := j.readManifest(ctx, level, n)
 	if err != nil {
 		return err
 	}
+	return j.accept(g, n, m)
+}
+
+// accept takes the bytes of a manifest.
+func (j *job) accept(g *graph, n *node, m registry.Manifest) (err error) {
 	if g.bytes.Add(int64(len(m.Bytes))) > maxManifestBytes {
 		return fmt.Errorf("the manifests of the graph exceed %d bytes: %w", maxManifestBytes, ErrUnsupported)
 	}
@@ -175,9 +197,6 @@ func (j *job) readNode(ctx context.Context, level trust, g *graph, n *node) erro
 // readManifest gets a manifest from another repository of the destination that has it, or from the source: promoting an
 // image from one repository to another then needs nothing from the source.
 func (j *job) readManifest(ctx context.Context, level trust, n *node) (registry.Manifest, error) {
-	if n.parent == nil && j.req.Manifest != nil && verify(j.req.Manifest, n.desc.Digest, n.desc.Size) == nil {
-		return registry.Manifest{Descriptor: n.desc, Bytes: j.req.Manifest}, nil
-	}
 	if level == trustIndex && n.near != "" {
 		m, ok, err := j.readNearby(ctx, n.desc, n.near)
 		if ok || err != nil {

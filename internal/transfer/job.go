@@ -35,17 +35,23 @@ type job struct {
 	// assumed counts what the present attempt took from the Index. Without any, a complaint about something missing
 	// cannot be healed by trusting it less.
 	assumed atomic.Int64
-	asked   int64 // when the present attempt began to ask the Index; see flights
+	asked   int64             // when the present attempt began to ask the Index; see flights
+	answers map[string]string // what it was told by digest; "" = known nowhere
+	notes   *Notes
 
 	mu      sync.Mutex
 	result  Result
 	written map[string]bool // references of the root, done
-	pending []string        // digests that are there, and that the Index was not told of
-	weight  int64           // bytes of those
 }
 
 func newJob(c *Copier, req Request) *job {
-	return &job{Copier: c, req: req, progress: progress{report: req.Progress}, written: make(map[string]bool)}
+	notes := req.Notes
+	if notes == nil {
+		notes = c.Notes(req.Repository)
+	}
+	return &job{
+		Copier: c, req: req, progress: progress{report: req.Progress}, notes: notes, written: make(map[string]bool),
+	}
 }
 
 // run makes an attempt, and another with less trust when something is missing that the first took for granted.
@@ -62,6 +68,7 @@ func (j *job) run(ctx context.Context) error {
 	if missing && level == trustIndex && j.assumed.Load() > 0 {
 		j.logger.WarnContext(ctx, "the destination lacks what was recorded of it; the graph is done again",
 			"repository", j.req.Repository, "digest", j.req.Root.Digest, "error", err)
+		j.notes.drop(g.digests())
 		if err := j.index.Forget(ctx, j.req.Repository, g.digests()...); err != nil {
 			return j.wrap(fmt.Errorf("forget what the destination lacks: %w", err))
 		}
@@ -82,9 +89,13 @@ func (j *job) attempt(ctx context.Context, level trust) (*graph, error) {
 	j.assumed.Store(0)
 	j.progress.restart()
 	g := newGraph(j.req.Root)
-	j.asked = j.flights.ask()
+	j.asked, j.answers = j.flights.ask(), make(map[string]string)
 	defer j.flights.answered(j.asked)
-	found, err := j.find(ctx, level, g.root.desc.Digest)
+	digests, err := j.readCarried(g)
+	if err != nil {
+		return g, err
+	}
+	found, err := j.find(ctx, level, digests...)
 	if err != nil {
 		return g, err
 	}
@@ -94,7 +105,7 @@ func (j *job) attempt(ctx context.Context, level trust) (*graph, error) {
 		return g, j.retag(ctx, g)
 	}
 	g.root.near = near
-	return g, j.tellAfter(ctx, j.write(ctx, level, g))
+	return g, j.tellOwn(ctx, j.write(ctx, level, g))
 }
 
 // write does a graph whose root the repository does not have.
@@ -115,17 +126,27 @@ func (j *job) write(ctx context.Context, level trust, g *graph) error {
 	return j.writeRoot(ctx, g.root)
 }
 
-// find tells where digests are, with all below them, as far as is known: in the repository itself or in another one.
-// What is known nowhere is left out.
+// find tells where digests are, with all below them, as far as is known: in the repository itself or in another one. Of
+// what is known nowhere it tells "". What an attempt has asked the Index once it does not ask again.
 func (j *job) find(ctx context.Context, level trust, digests ...string) (map[string]string, error) {
 	if level == trustNothing {
 		return nil, nil
 	}
-	where, err := j.index.Find(ctx, j.req.Repository, digests...)
-	if err != nil {
-		return nil, fmt.Errorf("look up %s: %w", digests[0], err)
+	unasked := slices.DeleteFunc(digests, func(digest string) bool {
+		_, asked := j.answers[digest]
+		return asked
+	})
+	if len(unasked) == 0 {
+		return j.answers, nil
 	}
-	return where, nil
+	where, err := j.index.Find(ctx, j.req.Repository, unasked...)
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", unasked[0], err)
+	}
+	for _, digest := range unasked {
+		j.answers[digest] = where[digest]
+	}
+	return j.answers, nil
 }
 
 // place is where a digest is: as other copies say that landed it meanwhile, or as was found before. known says that it may

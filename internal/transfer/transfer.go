@@ -58,9 +58,9 @@ type Destination interface {
 // Index remembers what the destination holds. Content is a blob, or a manifest whose whole sub-graph was written. It
 // may be out of date: a wrong answer costs requests, not correctness. It must be safe for concurrent use.
 //
-// A copy asks it for many digests at a time, and tells it of what it wrote together: when the root is written, when the
-// copy fails, and whenever noteBytes have come together before that. What a killed process did not tell is asked of the
-// destination by the next attempt, which mounts what is there.
+// A copy asks it for many digests at a time, and tells it of what it wrote together: when the copy ends, or with those of
+// other copies to the same repository (Notes), and whenever noteBytes or noteDigests have come together before that. What
+// a killed process did not tell is asked of the destination by the next attempt, which mounts what is there.
 type Index interface {
 	// Find returns where the digests are known to be: repository itself where it has one, else another. One that is known
 	// nowhere is left out.
@@ -88,6 +88,9 @@ type Request struct {
 	// Manifest is Root's bytes where they are at hand already. Those that are not what Root says are not used: the source
 	// is asked for them, as it is where this is nil.
 	Manifest []byte
+
+	// Notes are shared by copies to Repository that are made together, and told by who makes them. Nil: the copy's own.
+	Notes *Notes
 
 	// Tags are written last, each a PutManifest of the root's bytes. Without any the root is written by its digest.
 	Tags []string
@@ -166,6 +169,7 @@ func New(dst Destination, index Index, opts Options) *Copier {
 // Blobs that were done by then are remembered: the next attempt does not copy them again. When one blob fails, those
 // under way are finished for the same reason and no other is begun.
 func (c *Copier) Copy(ctx context.Context, req Request) (Result, error) {
+	growStack(0)
 	if req.Urgent {
 		ctx = registry.WithUrgency(ctx)
 	}

@@ -113,7 +113,7 @@ func (j *job) putRoot(ctx context.Context, reference string, root *node) error {
 		return err
 	}
 	if j.markWritten(reference) {
-		if err := errors.Join(j.landed(ctx, root.desc.Digest, 0), j.tell(ctx)); err != nil {
+		if err := j.landed(ctx, root.desc.Digest, 0); err != nil {
 			return &stopError{err}
 		}
 	}

@@ -48,8 +48,12 @@ func (a *attempt) apply(ctx context.Context, c comparison) applied {
 	first, rest := split(c.plan.Copies, func(step plan.Copy) bool {
 		return !isTag(step.Tags[0].Name) || isFallbackTag(step.Tags[0].Name)
 	})
-	a.copyAll(ctx, c, first, &result)
-	a.copyAll(ctx, c, rest, &result)
+	notes := a.Copier.Notes(a.target)
+	a.copyAll(ctx, c, first, notes, &result)
+	a.copyAll(ctx, c, rest, notes, &result)
+	if err := notes.TellStopped(ctx); err != nil {
+		result.errs = append(result.errs, fmt.Errorf("note what was copied to %s: %w", a.target, err))
+	}
 	a.removeAll(ctx, c, &result)
 	for _, kept := range c.plan.Kept {
 		a.story.add("kept", kept.Tag, kept.Digest, "", kept.Reason)
@@ -69,7 +73,9 @@ func split(steps []plan.Copy, early func(plan.Copy) bool) (first, rest []plan.Co
 	return first, rest
 }
 
-func (a *attempt) copyAll(ctx context.Context, c comparison, steps []plan.Copy, result *applied) {
+func (a *attempt) copyAll(
+	ctx context.Context, c comparison, steps []plan.Copy, notes *transfer.Notes, result *applied,
+) {
 	var (
 		mu     sync.Mutex
 		next   int
@@ -87,7 +93,7 @@ func (a *attempt) copyAll(ctx context.Context, c comparison, steps []plan.Copy, 
 	for range min(copiesAtOnce, len(steps)) {
 		copies.Go(func() {
 			for step, ok := take(); ok; step, ok = take() {
-				done, err := a.copy(ctx, c, step, false)
+				done, err := a.copy(ctx, c, step, copying{notes: notes})
 				mu.Lock()
 				a.take(ctx, step, done, err, result)
 				mu.Unlock()
@@ -97,8 +103,14 @@ func (a *attempt) copyAll(ctx context.Context, c comparison, steps []plan.Copy, 
 	copies.Wait()
 }
 
-// copy brings one graph over and writes its tags; with repair everything is uploaded, whatever is thought to be there.
-func (a *attempt) copy(ctx context.Context, c comparison, step plan.Copy, repair bool) (transfer.Result, error) {
+// copying is how a graph is brought over.
+type copying struct {
+	notes  *transfer.Notes // nil = its own
+	repair bool            // everything is uploaded, whatever is thought to be there
+}
+
+// copy brings one graph over and writes its tags.
+func (a *attempt) copy(ctx context.Context, c comparison, step plan.Copy, how copying) (transfer.Result, error) {
 	var tags []string
 	source := c.source
 	for _, tag := range step.Tags {
@@ -112,7 +124,7 @@ func (a *attempt) copy(ctx context.Context, c comparison, step plan.Copy, repair
 	done, err := a.Copier.Copy(ctx, transfer.Request{
 		Source: source, SourceRepository: a.lease.Repository, Repository: a.target,
 		Root: c.manifests[step.Tags[0].Name], Manifest: c.carried[step.Digest], Tags: tags, Progress: a.work.progress(),
-		Repair: repair, Urgent: a.urgent(), Found: a.noteSubject,
+		Repair: how.repair, Notes: how.notes, Urgent: a.urgent(), Found: a.noteSubject,
 	})
 	a.bytes.Add(done.Bytes)
 	for _, tag := range step.Tags {

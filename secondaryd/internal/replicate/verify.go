@@ -109,7 +109,7 @@ func (a *attempt) mend(ctx context.Context, c comparison, step plan.Copy, found 
 		if err := a.forget(ctx, step.Digest, found); err != nil {
 			return err
 		}
-		done, err := a.copy(ctx, c, step, repair)
+		done, err := a.copy(ctx, c, step, copying{repair: repair})
 		if err != nil {
 			return err
 		}
