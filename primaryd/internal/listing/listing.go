@@ -91,7 +91,7 @@ func WithTracer(t *telemetry.Tracer) Option { return func(l *Lister) { l.shared.
 
 // New returns a Lister over the primary's registry and feed.
 func New(r Registry, f Feed, opts ...Option) *Lister {
-	l := &Lister{registry: r, feed: f, shared: group{walks: map[key]*walk{}}}
+	l := &Lister{registry: r, feed: f, shared: group{walks: map[key]*walk{}}, referrers: newReferrersAPI()}
 	for _, opt := range opts {
 		opt(l)
 	}

@@ -36,8 +36,11 @@ type Subject struct {
 type referrersAPI struct {
 	mu      sync.Mutex
 	present bool
-	absent  time.Time // when that was last seen; zero = never
+	absent  time.Time     // when that was last seen; zero = never
+	turn    chan struct{} // of one: held by the listing that finds out
 }
+
+func newReferrersAPI() referrersAPI { return referrersAPI{turn: make(chan struct{}, 1)} }
 
 func (r *referrersAPI) isAbsent() bool {
 	r.mu.Lock()
@@ -114,9 +117,6 @@ func (l *Lister) addSubjects(ctx context.Context, repository string, answer *Lis
 	if err != nil {
 		return err
 	}
-	if len(w.subjects) > 0 {
-		l.referrers.note(true)
-	}
 	answer.ReferrersAPI = l.referrers.isPresent()
 	answer.Subjects = w.list(answer.Complete)
 	return nil
@@ -172,9 +172,20 @@ func (w *subjectWalk) run(ctx context.Context, level []registry.Descriptor) erro
 			return fmt.Errorf("%s has more than %d manifests to look at for referrers", w.repository, maxSubjects)
 		}
 		next := make([][]registry.Descriptor, len(fresh))
+		found := 0
+		if len(fresh) > 0 && !w.lister.referrers.isPresent() {
+			var err error
+			if next[0], err = w.findOut(ctx, fresh[0]); err != nil {
+				return err
+			}
+			found = 1
+		}
 		group, ctx := errgroup.WithContext(ctx)
 		group.SetLimit(referrersAtOnce)
 		for i, manifest := range fresh {
+			if i < found {
+				continue
+			}
 			group.Go(func() (err error) {
 				next[i], err = w.visit(ctx, manifest)
 				return err
@@ -198,6 +209,29 @@ func (w *subjectWalk) unseen(level []registry.Descriptor) []registry.Descriptor 
 		}
 	}
 	return fresh
+}
+
+// findOut is the visit that shows whether the registry has the API. Other listings wait for it, so that where there is
+// none one request shows it to all.
+func (w *subjectWalk) findOut(ctx context.Context, manifest registry.Descriptor) ([]registry.Descriptor, error) {
+	api := &w.lister.referrers
+	select {
+	case api.turn <- struct{}{}:
+		defer func() { <-api.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if api.isAbsent() {
+		return nil, errNoAPI
+	}
+	next, err := w.visit(ctx, manifest)
+	switch {
+	case err == nil:
+		api.note(true)
+	case errors.Is(err, errNoAPI):
+		api.note(false)
+	}
+	return next, err
 }
 
 // visit asks for one manifest's referrers and returns where to go on: to them, and to the children of an index.

@@ -2,8 +2,10 @@ package listing_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,4 +113,33 @@ func TestARegistryWithoutTheAPIIsRarelyAsked(t *testing.T) {
 			t.Error("never asked again")
 		}
 	})
+}
+
+// TestManyListingsAskOnceForTheAPI: listings that begin together share the one request that shows that there is none.
+func TestManyListingsAskOnceForTheAPI(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, false)
+	for seed := range int64(12) {
+		p.push(t, fmt.Sprint("r", seed%4), fmt.Sprint("v", seed), seed)
+	}
+	p.Reset()
+	var group sync.WaitGroup
+	for repository := range 4 {
+		group.Go(func() {
+			got, err := p.lister.List(t.Context(), fmt.Sprint("r", repository), "", feed.Cursor{})
+			if err != nil || len(got.Tags) != 3 || got.ReferrersAPI {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	}
+	group.Wait()
+	asked := 0
+	for _, request := range p.Requests() {
+		if request.Kind == "referrers" {
+			asked++
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
 }
