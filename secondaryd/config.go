@@ -72,7 +72,8 @@ type registrySettings struct {
 type replicationSettings struct {
 	// Repositories synced at once. With two or more, one is kept free for live changes.
 	Workers int `yaml:"workers"`
-	// Blobs copied at once, over all repositories.
+	// Blobs copied at once, over all repositories. More than may be in flight to one registry: a blob is at one of the two at a
+	// time.
 	Blobs     int               `yaml:"blobs"`
 	Bandwidth bandwidthSettings `yaml:"bandwidth"`
 	// What this site replicates of what the primary grants it.
@@ -191,7 +192,7 @@ func loadSettings(path string) (*settings, error) {
 		Database:    "sqlite:secondary.db",
 		Primary:     primarySettings{RegistryConcurrency: 16, Requests: service.RequestKinds()},
 		Registry:    registrySettings{Concurrency: 16},
-		Replication: replicationSettings{Workers: 8, Blobs: 16, Include: []string{"**"}},
+		Replication: replicationSettings{Workers: 8, Blobs: 32, Include: []string{"**"}},
 		Deletions:   deletionsSettings{Enabled: true, Brake: brakeSettings{Share: 0.5, Count: 10, SiteShare: 0.2, SiteCount: 100}},
 		HTTP:        httpSettings{Listen: "127.0.0.1:8081"},
 		GRPC:        grpcSettings{Listen: "127.0.0.1:7444"},

@@ -56,7 +56,7 @@ func TestSettingsHaveDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.Database != "sqlite:secondary.db" || s.HTTP.Listen != "127.0.0.1:8081" || s.GRPC.Listen != "127.0.0.1:7444" ||
-		s.Replication.Workers != 8 || s.Replication.Blobs != 16 || time.Duration(s.Sweep.Interval) != time.Hour ||
+		s.Replication.Workers != 8 || s.Replication.Blobs != 32 || time.Duration(s.Sweep.Interval) != time.Hour ||
 		time.Duration(s.Sweep.VerifyAfter) != 7*24*time.Hour || s.Log.Level != "info" {
 		t.Errorf("%+v", s)
 	}

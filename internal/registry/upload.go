@@ -145,15 +145,7 @@ func (r *Registry) upload(
 	source := &blobSource{open: content, size: desc.Size}
 	header := http.Header{"Content-Type": {"application/octet-stream"}}
 	if desc.Size <= smallBlob {
-		bytes, err := source.whole()
-		if err != nil {
-			return fmt.Errorf("content of blob %s: %w", desc.Digest, err)
-		}
-		a, err := r.exchange(ctx, c, http.MethodPut, withDigest(location, desc.Digest), header, bytes)
-		if err != nil {
-			return err
-		}
-		return r.uploaded(ctx, c, a, desc)
+		return r.uploadSmall(ctx, c, withDigest(location, desc.Digest), desc, source, header)
 	}
 	c.stream = true
 	req := newRequest(http.MethodPut, withDigest(location, desc.Digest), header)
@@ -176,6 +168,34 @@ func (r *Registry) upload(
 		return err
 	}
 	return r.uploaded(ctx, c, a, desc)
+}
+
+// smallBlobs are the buffers of small blobs.
+var smallBlobs = sync.Pool{New: func() any { return new([smallBlob]byte) }}
+
+// uploadSmall sends a blob from memory.
+func (r *Registry) uploadSmall(
+	ctx context.Context, c call, target *url.URL, desc Descriptor, source *blobSource, header http.Header,
+) error {
+	buffer, ok := smallBlobs.Get().(*[smallBlob]byte)
+	if !ok {
+		buffer = new([smallBlob]byte)
+	}
+	content, err := source.whole(buffer[:desc.Size])
+	if err != nil {
+		return fmt.Errorf("content of blob %s: %w", desc.Digest, err)
+	}
+	a, err := r.exchange(ctx, c, http.MethodPut, target, header, content)
+	if err != nil {
+		return err
+	}
+	if err := r.uploaded(ctx, c, a, desc); err != nil {
+		return err
+	}
+	// A registry that has stored the blob has read it to its end. After any other answer the transport may still be
+	// sending from the buffer, which is then left to it.
+	smallBlobs.Put(buffer)
+	return nil
 }
 
 // uploaded reads the answer to the PUT that completes an upload.
@@ -228,14 +248,13 @@ type blobSource struct {
 	err error
 }
 
-// whole reads all of it. The memory is not used again: the transport may go on reading it after an early answer.
-func (s *blobSource) whole() ([]byte, error) {
+// whole reads all of it into a slice of its size.
+func (s *blobSource) whole(all []byte) ([]byte, error) {
 	if s.size == 0 {
 		return nil, nil
 	}
 	reader := s.reader()
 	defer reader.Close()
-	all := make([]byte, s.size)
 	if _, err := io.ReadFull(reader, all); err != nil {
 		return nil, err
 	}
