@@ -30,11 +30,11 @@ const (
 // take the blob from there (distribution specification, "Mounting a blob from another repository"); mounted says that
 // it did. Otherwise the upload that this same request has opened goes on ("POST then PUT"), in one PUT.
 //
-// Content is called when the first byte is needed, so never for a mount, and is read once: up to smallBlob into memory,
-// beyond that unbuffered. It is called again only when the registry has refused the PUT of such a stream because the token
-// expired, after a new one was obtained. An error of content's comes back wrapped but not as this registry's, so that it keeps the side it
-// is about. An upload that fails or is cancelled is dropped at the registry, for which PutBlob may take ten seconds
-// longer than ctx.
+// Content is called when the first byte is needed, so never for a mount, and is read once: up to 256 KiB into memory,
+// more of it unbuffered. It is called again only when the registry has refused the PUT of such a stream because the token
+// expired, after a new one was obtained. An error of content's comes back wrapped but not as this registry's, so that it
+// keeps the side it is about. An upload that fails or is cancelled is dropped at the registry, for which PutBlob may take
+// ten seconds longer than ctx.
 func (r *Registry) PutBlob(
 	ctx context.Context, repository string, desc Descriptor, mountFrom string,
 	content func() (io.ReadCloser, error),

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
@@ -27,6 +28,8 @@ type memory struct {
 	blobs     map[string][]byte            // "repository@digest"
 	manifests map[string]registry.Manifest // "repository@reference"
 	log       []string
+	// unreadable are digests of manifests that it cannot read until they are written again.
+	unreadable map[string]bool
 
 	// Hooks, called without the lock. A nil result lets the call go on.
 	onBlob        func(ctx context.Context, desc registry.Descriptor, offset int64) (io.ReadCloser, error)
@@ -97,6 +100,11 @@ func (m *memory) Manifest(_ context.Context, repository, reference string) (regi
 	m.note("GET manifest %s@%s", repository, short(reference))
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.unreadable[reference] {
+		return registry.Manifest{}, &registry.Error{
+			Op: "get manifest", Status: http.StatusInternalServerError, Code: "UNKNOWN", Err: registry.ErrUnavailable,
+		}
+	}
 	got, ok := m.manifests[repository+"@"+reference]
 	if !ok {
 		return registry.Manifest{}, &registry.Error{Op: "get manifest", Err: registry.ErrNotFound}
@@ -163,6 +171,7 @@ func (m *memory) PutManifest(ctx context.Context, repository, reference string, 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	delete(m.unreadable, got.Digest)
 	m.manifests[repository+"@"+reference] = got
 	m.manifests[repository+"@"+got.Digest] = got
 	return nil

@@ -23,7 +23,8 @@ func TestHealsWhenTheIndexLied(t *testing.T) {
 			p.dst.removeBlob(layer)
 			delete(p.dst.manifests, "app@"+img.Digest)
 		},
-		"everything is gone": func(p *pair) { clear(p.dst.blobs); clear(p.dst.manifests) },
+		"the root cannot be read": func(p *pair) { p.dst.unreadable = map[string]bool{img.Digest: true} },
+		"everything is gone":      func(p *pair) { clear(p.dst.blobs); clear(p.dst.manifests) },
 	}
 	for name, damage := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -30,6 +30,13 @@ func (j *job) putChildren(ctx context.Context, g *graph) error {
 	return nil
 }
 
+// unreadable says that the destination does not have a manifest, or says itself that it cannot read it: one that was
+// killed while it wrote may have it without an end, and has it right again when it is written again.
+func unreadable(err error) bool {
+	found, other := judge(err)
+	return other == nil && found.problem != ""
+}
+
 // retag writes the tags of a root that is there already. Its bytes come from the destination: the source is farther.
 func (j *job) retag(ctx context.Context, g *graph) error {
 	if len(j.req.Tags) == 0 {
@@ -38,7 +45,7 @@ func (j *job) retag(ctx context.Context, g *graph) error {
 	root := g.root
 	m, err := checked(j.dst.Manifest(ctx, j.req.Repository, root.desc.Digest))(root.desc)
 	switch {
-	case errors.Is(err, registry.ErrNotFound), errors.Is(err, registry.ErrMalformed):
+	case errors.Is(err, registry.ErrMalformed), unreadable(err):
 		return fmt.Errorf("%s: %w: %w", root.path(), errIndexLied, err)
 	case err != nil:
 		return fmt.Errorf("%s: %w", root.path(), err)
