@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,23 +34,11 @@ func TestComparisonIsReported(t *testing.T) {
 		reference.Current(document, "nothing changed", steady(medians)),
 	}
 	for name, svg := range plots(medians) {
-		errs = append(errs, currentFile(filepath.Join(images, name), svg))
+		errs = append(errs, reference.CurrentFile(filepath.Join(images, name), svg))
 	}
 	if err := errors.Join(errs...); err != nil {
 		t.Error(err)
 	}
-}
-
-// currentFile is reference.Current for a whole file.
-func currentFile(path, content string) error {
-	if os.Getenv("ANTIPODE_DOCS") == "write" {
-		return os.WriteFile(path, []byte(content), 0o644)
-	}
-	found, err := os.ReadFile(path)
-	if err == nil && string(found) != content {
-		err = fmt.Errorf("%s is not what %s says, run make bench-report", path, recordFile)
-	}
-	return err
 }
 
 // median is the runs of one program at one workload: the middle of each figure.

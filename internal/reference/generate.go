@@ -6,8 +6,10 @@ import (
 	"strings"
 )
 
-// writes is the variable that makes Current write instead of compare: `make docs` sets it to "write".
+// writes is the variable that makes Current and CurrentFile write instead of compare: `make docs` sets it to "write".
 const writes = "ANTIPODE_DOCS"
+
+func writing() bool { return os.Getenv(writes) == "write" }
 
 // Current says whether the table between a document's markers is the one that the code gives, and with ANTIPODE_DOCS=write
 // puts it there. The markers are HTML comments: "generated: NAME" before the table, "end of NAME" behind it. What stands
@@ -25,11 +27,29 @@ func Current(document, name, table string) error {
 		return fmt.Errorf("reference: %s has no markers for %s", document, name)
 	case found == table:
 		return nil
-	case os.Getenv(writes) != "write":
+	case !writing():
 		return fmt.Errorf("reference: %s of %s is not what the code says, run make docs: %s", name, document, differing(found, table))
 	}
 	if err := os.WriteFile(document, []byte(before+first+table+last+after), 0o600); err != nil {
 		return fmt.Errorf("reference: %w", err)
+	}
+	return nil
+}
+
+// CurrentFile is Current for a file that is made whole.
+func CurrentFile(path, content string) error {
+	if writing() {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			return fmt.Errorf("reference: %w", err)
+		}
+		return nil
+	}
+	found, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reference: %w", err)
+	}
+	if string(found) != content {
+		return fmt.Errorf("reference: %s is not what it is made from: %s", path, differing(string(found), content))
 	}
 	return nil
 }
