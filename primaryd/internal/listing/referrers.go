@@ -111,7 +111,6 @@ func (l *Lister) addSubjects(ctx context.Context, repository string, answer *Lis
 	}
 	err = w.run(ctx, first)
 	if errors.Is(err, errNoAPI) {
-		l.referrers.note(false)
 		return nil
 	}
 	if err != nil {
@@ -172,22 +171,19 @@ func (w *subjectWalk) run(ctx context.Context, level []registry.Descriptor) erro
 			return fmt.Errorf("%s has more than %d manifests to look at for referrers", w.repository, maxSubjects)
 		}
 		next := make([][]registry.Descriptor, len(fresh))
-		found := 0
+		left := 0
 		if len(fresh) > 0 && !w.lister.referrers.isPresent() {
 			var err error
 			if next[0], err = w.findOut(ctx, fresh[0]); err != nil {
 				return err
 			}
-			found = 1
+			left = 1
 		}
 		group, ctx := errgroup.WithContext(ctx)
 		group.SetLimit(referrersAtOnce)
-		for i, manifest := range fresh {
-			if i < found {
-				continue
-			}
+		for i := left; i < len(fresh); i++ {
 			group.Go(func() (err error) {
-				next[i], err = w.visit(ctx, manifest)
+				next[i], err = w.visit(ctx, fresh[i])
 				return err
 			})
 		}
@@ -225,11 +221,8 @@ func (w *subjectWalk) findOut(ctx context.Context, manifest registry.Descriptor)
 		return nil, errNoAPI
 	}
 	next, err := w.visit(ctx, manifest)
-	switch {
-	case err == nil:
+	if err == nil {
 		api.note(true)
-	case errors.Is(err, errNoAPI):
-		api.note(false)
 	}
 	return next, err
 }
@@ -241,6 +234,7 @@ func (w *subjectWalk) visit(ctx context.Context, manifest registry.Descriptor) (
 		return nil, err
 	}
 	if !supported {
+		w.lister.referrers.note(false)
 		return nil, errNoAPI
 	}
 	slices.SortFunc(found, func(a, b registry.Descriptor) int { return strings.Compare(a.Digest, b.Digest) })
