@@ -35,8 +35,15 @@ type Notes struct {
 // last of them.
 func (c *Copier) Notes(repository string) *Notes { return &Notes{copier: c, repository: repository} }
 
-// Tell tells the Index of what was noted, in one transaction, so that a manifest is not known without what it refers to.
+// Tell tells the Index of what was noted. The copies may have ended because ctx did: what is done need not be done again.
 func (n *Notes) Tell(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellWithin)
+	defer cancel()
+	return n.tell(ctx)
+}
+
+// tell tells it in one transaction, so that a manifest is not known without what it refers to.
+func (n *Notes) tell(ctx context.Context) error {
 	n.mu.Lock()
 	digests := n.digests
 	n.digests, n.weight = nil, 0
@@ -49,13 +56,6 @@ func (n *Notes) Tell(ctx context.Context) error {
 		return fmt.Errorf("record %s: %w", digests[len(digests)-1], err)
 	}
 	return nil
-}
-
-// TellStopped is Tell for copies that may have ended because ctx did: what is done need not be done again.
-func (n *Notes) TellStopped(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellWithin)
-	defer cancel()
-	return n.Tell(ctx)
 }
 
 // add notes a digest, and says whether it is time to tell.
@@ -79,7 +79,7 @@ func (n *Notes) drop(digests []string) {
 // landed notes that a digest is there, for other copies at once and for the Index with what follows.
 func (j *job) landed(ctx context.Context, digest string, size int64) error {
 	if j.notes.add(digest, size) {
-		return j.notes.Tell(ctx)
+		return j.notes.tell(ctx)
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func (j *job) tellOwn(ctx context.Context, err error) error {
 	if j.notes == j.req.Notes {
 		return err
 	}
-	told := j.notes.TellStopped(ctx)
+	told := j.notes.Tell(ctx)
 	if err != nil && told != nil {
 		return fmt.Errorf("%w (and %w)", err, told)
 	}

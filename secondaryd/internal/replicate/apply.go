@@ -51,7 +51,7 @@ func (a *attempt) apply(ctx context.Context, c comparison) applied {
 	notes := a.Copier.Notes(a.target)
 	a.copyAll(ctx, c, first, notes, &result)
 	a.copyAll(ctx, c, rest, notes, &result)
-	if err := notes.TellStopped(ctx); err != nil {
+	if err := notes.Tell(ctx); err != nil {
 		result.errs = append(result.errs, fmt.Errorf("note what was copied to %s: %w", a.target, err))
 	}
 	a.removeAll(ctx, c, &result)
