@@ -171,7 +171,7 @@ func (r *Registry) upload(
 }
 
 // smallBlobs are the buffers of small blobs.
-var smallBlobs = sync.Pool{New: func() any { return new([smallBlob]byte) }}
+var smallBlobs sync.Pool // of *[smallBlob]byte
 
 // uploadSmall sends a blob from memory.
 func (r *Registry) uploadSmall(

@@ -29,7 +29,7 @@ const slowestLine = 4 << 10 // bytes a second
 
 // sending is how much longer the answer to a request with such a body may take.
 func sending(req *http.Request, c call) time.Duration {
-	if req.Body == nil || !c.inMemory(req) {
+	if !c.inMemory(req) {
 		return 0
 	}
 	return time.Duration(req.ContentLength/slowestLine) * time.Second
